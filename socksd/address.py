@@ -1,0 +1,164 @@
+"""
+Hosts and destinations in their one normal form.
+
+A rule can only hold if one host has one spelling. Whatever way a client, a
+configuration or a name server writes a host, it becomes an ``ipaddress``
+object or a normalised name *here*, before anything is asked about it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+import idna
+
+from socksd.errors import AddressError
+
+IPAddress = IPv4Address | IPv6Address
+Host = IPv4Address | IPv6Address | str  # a str is always a normalised name
+
+# Letters, digits, hyphen; and the underscore that intranets do use.
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_DECIMAL = re.compile(r"0|[1-9][0-9]*")
+_OCTAL = re.compile(r"0[0-7]+")
+_HEXADECIMAL = re.compile(r"0x[0-9a-f]+")
+_NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+_LOOPBACK4 = IPv4Address("127.0.0.1")
+_LOOPBACK6 = IPv6Address("::1")
+
+
+def normal_host(text: str) -> Host:
+    """
+    Give the one normal form of a host, however it is spelled.
+
+    Case, one trailing dot and IDNA are levelled; addresses are recognised in
+    every form that ``inet_aton(3)`` or a URL knows (``0x7f.1``, ``2130706433``,
+    ``[::1]``) and an IPv4-mapped IPv6 address becomes the IPv4 address, so
+    that no resolver further down finds an address where a rule saw a name.
+
+    Raises:
+        AddressError: It is neither an address nor a name to look up; zone
+            identifiers (``fe80::1%eth0``) are refused, for what they mean
+            differs from host to host.
+    """
+    if not text:
+        raise AddressError("an empty host")
+    if text.startswith("[") and text.endswith("]"):
+        return _ipv6(text[1:-1])
+    if ":" in text:
+        return _ipv6(text)
+    name = _ascii(text)
+    if len(name) > 253:
+        raise AddressError(f"a name of {len(name)} octets; 253 is the longest")
+    labels = name.split(".")
+    for label in labels:
+        if not _LABEL.fullmatch(label):
+            raise AddressError(f"not a host: {text!r}")
+    if _NUMERIC.fullmatch(labels[-1]):  # as in URLs: ends in a number, so is an address
+        return _ipv4(labels)
+    return name
+
+
+def unmapped(address: IPAddress) -> IPAddress:
+    """Give the IPv4 address inside ``::ffff:a.b.c.d``; any other as it is."""
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def reached(address: IPAddress) -> IPAddress:
+    """
+    Give the address that ``connect(2)`` really reaches for *address*.
+
+    Linux takes the unspecified address (``0.0.0.0``, ``::``) to the loopback
+    and a mapped one to its IPv4 address: judging anything but that would let
+    a denied address be reached by another spelling.
+    """
+    address = unmapped(address)
+    if address.is_unspecified:
+        return _LOOPBACK4 if isinstance(address, IPv4Address) else _LOOPBACK6
+    return address
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """
+    Where a client wants to go: DST.ADDR and DST.PORT of RFC 1928 section 4.
+
+    Attributes:
+        host: Normalised; see :func:`normal_host`.
+        port: 0..65535.
+    """
+
+    host: Host
+    port: int
+
+    @classmethod
+    def named(cls, host: str, port: int) -> Destination:
+        """
+        Make a destination of a host as somebody wrote it.
+
+        Raises:
+            AddressError: *host* has no normal form.
+        """
+        return cls(normal_host(host), port)
+
+    def __str__(self) -> str:
+        if isinstance(self.host, IPv6Address):
+            return f"[{self.host}]:{self.port}"
+        return f"{self.host}:{self.port}"
+
+
+def _ascii(text: str) -> str:
+    """Lower case, A-labels, no trailing dot."""
+    if not text.isascii():
+        try:
+            # The mapping first: it also turns full-width digits and dots
+            # into the ASCII ones, which may then spell an address.
+            text = idna.uts46_remap(text, std3_rules=False, transitional=False)
+            text = ".".join(
+                label if label.isascii() else idna.alabel(label).decode("ascii")
+                for label in text.split(".")
+            )
+        except (idna.IDNAError, UnicodeError) as error:
+            raise AddressError(f"not a host: {error}") from error
+    return text.lower().removesuffix(".")
+
+
+def _ipv4(labels: list[str]) -> IPv4Address:
+    """Read an address as inet_aton(3) does: the last part fills what is left."""
+    spelled = ".".join(labels)
+    if len(labels) > 4:
+        raise AddressError(f"not an address: {spelled}")
+    numbers = [_number(label, spelled) for label in labels]
+    *leading, last = numbers
+    if any(number > 255 for number in leading) or last >= 256 ** (5 - len(labels)):
+        raise AddressError(f"not an address: {spelled}")
+    value = last
+    for position, number in enumerate(leading):
+        value += number << (24 - 8 * position)
+    return IPv4Address(value)
+
+
+def _number(label: str, spelled: str) -> int:
+    if len(label) > 16:  # no part needs more; int() of a long one would cost
+        raise AddressError(f"not an address: {spelled}")
+    if _DECIMAL.fullmatch(label):
+        return int(label)
+    if _OCTAL.fullmatch(label):
+        return int(label, 8)
+    if _HEXADECIMAL.fullmatch(label):
+        return int(label, 16)
+    raise AddressError(f"not an address: {spelled}")
+
+
+def _ipv6(text: str) -> IPAddress:
+    if "%" in text:
+        raise AddressError(f"a zone identifier: {text!r}")
+    try:
+        return unmapped(IPv6Address(text))
+    except AddressValueError as error:
+        raise AddressError(f"not an address: {text!r}") from error

@@ -1,0 +1,1 @@
+"""What runs? Options and configuration composed into a service."""

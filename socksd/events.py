@@ -1,0 +1,166 @@
+"""
+What happened, as values.
+
+A session tells its observer about eight of these. They end in exclusive
+pairs (``Resolved`` or ``ResolveFailed``, ``Connected`` or ``ConnectFailed``)
+and in exactly one ``SessionClosed``. Passwords and payload are never in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from socksd.address import Destination, IPAddress
+from socksd.codes import Command, Method, ReplyCode
+from socksd.facts import Decision
+
+
+class Outcome(StrEnum):
+    """How a session ended, for people, logs and metrics alike."""
+
+    SERVED = "served"  # relayed until both directions ended in order
+    RESET = "reset"  # relayed until one side reset the connection
+    IDLE = "idle"  # relayed until nothing moved for the idle or linger time
+    DENIED = "denied"  # by the policy
+    FAILED = "failed"  # name or destination not reached, or command not supported
+    LOGIN_FAILED = "login-failed"
+    NO_METHOD = "no-method"  # no acceptable authentication method offered
+    PROTOCOL_ERROR = "protocol-error"
+    TIMED_OUT = "timed-out"  # the handshake took too long
+    CLIENT_LEFT = "client-left"  # before the relay began
+    STOPPED = "stopped"  # by us: shutdown
+    ERROR = "error"  # our bug; the log has the failure
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A client has connected."""
+
+    session: int
+    client: IPAddress
+    client_port: int  # 0 for a unix-socket peer
+    listener: str
+
+
+@dataclass(frozen=True, slots=True)
+class MethodChosen:
+    """Method negotiation ended in this; NO_ACCEPTABLE is the last thing we say."""
+
+    session: int
+    method: Method
+    offered: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """The user name and password were right."""
+
+    session: int
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRefused:
+    """The user name and password were not accepted."""
+
+    session: int
+    client: IPAddress
+    client_port: int
+    user: str  # as the client wrote it; escape before printing
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReceived:
+    """A whole request has arrived."""
+
+    session: int
+    command: Command
+    destination: Destination
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The policy has spoken; told once per question, even when it defers."""
+
+    session: int
+    decision: Decision
+    address: IPAddress | None  # None before one is known
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The name has led to these addresses, in the resolver's order."""
+
+    session: int
+    addresses: tuple[IPAddress, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveFailed:
+    """The name has led nowhere."""
+
+    session: int
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The destination has answered."""
+
+    session: int
+    address: IPAddress  # the one that was dialled
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectFailed:
+    """No permitted address has answered."""
+
+    session: int
+    reply: ReplyCode
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The end of a session, with all that its one canonical line says."""
+
+    session: int
+    started: float  # seconds since the epoch
+    seconds: float  # how long it lasted, by the monotonic clock
+    client: IPAddress
+    client_port: int
+    listener: str
+    user: str | None  # None without login
+    command: Command | None  # None: never got as far as a request
+    destination: Destination | None
+    address: IPAddress | None  # the one that was dialled
+    rule: str | None  # the last rule that spoke
+    outcome: Outcome
+    reply: ReplyCode | None  # what the client was told, if anything
+    reason: str  # one clause; empty when served
+    up: int  # octets from the client to the target
+    down: int  # octets from the target to the client
+
+
+Event = (
+    SessionOpened
+    | MethodChosen
+    | LoggedIn
+    | LoginRefused
+    | RequestReceived
+    | Decided
+    | Resolved
+    | ResolveFailed
+    | Connected
+    | ConnectFailed
+    | SessionClosed
+)
+
+Observer = Callable[[Event], None]

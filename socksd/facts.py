@@ -1,0 +1,82 @@
+"""What is known when the policy is asked, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from zope.interface import implementer
+
+from socksd.address import Destination, IPAddress, reached
+from socksd.codes import Command
+from socksd.interfaces import IPrincipal
+
+
+@implementer(IPrincipal)
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """
+    Who the client has shown itself to be: the avatar of twisted.cred.
+
+    Attributes:
+        name: The user's name, octets that are not UTF-8 as surrogates (so that
+            two names never become one); ``None`` for a client without login.
+        groups: What the authenticator says the user belongs to.
+    """
+
+    name: str | None
+    groups: frozenset[str] = frozenset()
+
+
+ANONYMOUS = Principal(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """
+    All that a decision may use; ``None`` is "not known yet".
+
+    Facts only grow: each method returns new facts that know one thing more.
+    """
+
+    client: IPAddress  # never IPv4-mapped; the loopback for a unix-socket peer
+    listener: str  # by its name in the configuration
+    principal: Principal | None = None  # ANONYMOUS once known to come without login
+    command: Command | None = None
+    destination: Destination | None = None
+    address: IPAddress | None = None  # the one that would be dialled
+
+    def known_as(self, principal: Principal) -> Facts:
+        """Add who it is."""
+        return replace(self, principal=principal)
+
+    def asking(self, command: Command, destination: Destination) -> Facts:
+        """Add the request; a literal destination is its own address."""
+        host = destination.host
+        address = None if isinstance(host, str) else reached(host)
+        return replace(self, command=command, destination=destination, address=address)
+
+    def at(self, address: IPAddress) -> Facts:
+        """Add the address a name has led to, as connect(2) would take it."""
+        return replace(self, address=reached(address))
+
+
+class Verdict(Enum):
+    """May they?"""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    DEFER = "defer"  # the facts so far do not settle it
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    A verdict and the rule that spoke.
+
+    Attributes:
+        rule: The rule's id; for DEFER the first rule that wants to know more.
+    """
+
+    verdict: Verdict
+    rule: str

@@ -1,0 +1,143 @@
+"""
+The seams between the rooms.
+
+Each takes values and returns a value or a Deferred; none takes a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, ITCPTransport
+from twisted.python.failure import Failure
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from socksd.address import Destination, IPAddress
+    from socksd.codes import Method
+    from socksd.facts import Decision, Facts, Principal
+
+# mypy-zope reads an interface's methods as they stand: no self.
+
+
+class IPrincipal(Interface):
+    """Who a client has shown itself to be."""
+
+    name = Attribute("The user's name (str), or None for a client without login.")
+    groups = Attribute("What the authenticator says the user belongs to: a frozenset of str.")
+
+
+class IAuthenticator(Interface):
+    """Who are they?"""
+
+    def methods(client: IPAddress) -> Sequence[Method]:
+        """Name the methods that would do for a client at this address, the best first."""
+
+    def login(username: bytes, password: bytes, client: IPAddress) -> Deferred[Principal]:
+        """
+        Verify a user name and a password (RFC 1929).
+
+        Fails with LoginFailed; that takes as long for an unknown user as for
+        a wrong password. Cancelling gives up the place in the queue.
+        """
+
+
+class IPolicy(Interface):
+    """May they?"""
+
+    def decide(facts: Facts) -> Decision:
+        """
+        Judge by the facts so far.
+
+        Never DEFER once all facts are known; an ALLOW or a DENY is never
+        contradicted when more become known.
+        """
+
+
+class IResolver(Interface):
+    """Where does a name lead?"""
+
+    def resolve(name: str) -> Deferred[Sequence[IPAddress]]:
+        """
+        Look a normalised name up; at least one address, in the order to try.
+
+        Fails with Refused(HOST_UNREACHABLE). Cancelling gives up this
+        question, not that of others who ask the same.
+        """
+
+
+class IEgress(Interface):
+    """How do we get there?"""
+
+    def connect(
+        destination: Destination, addresses: Sequence[IPAddress], factory: IProtocolFactory
+    ) -> Deferred[IProtocol]:
+        """
+        Connect to *destination* at one of *addresses*, and at no other.
+
+        Fails with Refused, whose reply says why. Cancelling ends every
+        attempt at once.
+        """
+
+
+class ICarrier(Interface):
+    """Who is told what arrives at an end."""
+
+    def data_received(octets: bytes) -> None:
+        """Take what the peer sent."""
+
+    def read_ended() -> None:
+        """The peer has sent FIN; it may still read."""
+
+    def lost(reason: Failure) -> None:
+        """The connection is gone; ConnectionDone, or what broke it."""
+
+
+class IEnd(Interface):
+    """One of the two connections that a relay joins."""
+
+    transport: ITCPTransport = Attribute("The connected transport.")
+
+    def carried_by(carrier: ICarrier) -> None:
+        """From now on tell *carrier*, beginning with what it has missed."""
+
+
+class EndedBy(StrEnum):
+    """What brought a relay to its end."""
+
+    BOTH = "both"  # both directions ended in order
+    CLIENT = "client"  # the client's connection broke
+    TARGET = "target"  # the target's connection broke
+    IDLE = "idle"  # nothing moved for the idle time
+    LINGER = "linger"  # half-closed, and nothing moved for the linger time
+    US = "us"  # abort() was called
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a relay has carried, in octets, and how it ended."""
+
+    up: int  # from the client, handed to the target's transport
+    down: int  # from the target, handed to the client's transport
+    ended_by: EndedBy
+
+
+class IRelay(Interface):
+    """Carry octets between a client's end and a target's, both ways."""
+
+    up: int = Attribute("Octets from the client so far.")
+    down: int = Attribute("Octets from the target so far.")
+
+    def join(early: bytes) -> Deferred[Tally]:
+        """
+        Take both ends over, *early* being the client's first octets.
+
+        Fires once both connections are gone, and never fails.
+        """
+
+    def abort() -> None:
+        """Reset both connections now; the Deferred of join fires."""

@@ -1,0 +1,1 @@
+"""What happened? Events into lines."""

@@ -1,0 +1,1 @@
+"""May they? Facts in, decision out: no I/O, no Twisted."""

@@ -1,0 +1,1 @@
+"""Carry it: octets between two connected ends."""

@@ -1,0 +1,1 @@
+"""What was said? Octets to messages and back: no I/O, no Twisted."""
