@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
+    IConsumer,
     IHalfCloseableProtocol,
     IProtocol,
     IPullProducer,
@@ -29,10 +30,12 @@ from socksd.events import Event
 E = TypeVar("E")
 
 
-@implementer(ITCPTransport, IPushProducer)
+@implementer(ITCPTransport, IConsumer, IPushProducer)
 class FakeTransport:
     """
     A TCP transport whose far side is the test.
+
+    Everything happens at once, where a real one would wait for the reactor.
 
     Attributes:
         sent: What the far side can read.
@@ -63,6 +66,7 @@ class FakeTransport:
         self.paused_producer = False
         self._closing = False
         self._half_closing = False
+        self._read_ended = False
         protocol.makeConnection(self)
 
     # -- the far side, played by the test ------------------------------------
@@ -75,7 +79,9 @@ class FakeTransport:
 
     def receive_fin(self) -> None:
         """The far side will send no more."""
+        assert self.gone is None, "sent on a connection that is gone"
         if IHalfCloseableProtocol.providedBy(self.protocol):
+            self._read_ended = True
             self.protocol.readConnectionLost()
         else:
             self._lose(ConnectionDone(), "closed")
@@ -83,6 +89,10 @@ class FakeTransport:
     def receive_reset(self) -> None:
         """The far side has reset the connection."""
         self._lose(ConnectionLost(), "reset")
+
+    def receive_close(self) -> None:
+        """The far side has closed in order without FIN before, as TLS does."""
+        self._lose(ConnectionDone(), "closed")
 
     def stop_reading(self) -> None:
         """The far side reads no more; what we write waits here."""
@@ -102,7 +112,7 @@ class FakeTransport:
         self.buffered += data
         if self.reading:
             self._flush()
-        elif len(self.buffered) > self.limit and self.producer and not self.paused_producer:
+        elif len(self.buffered) > self.limit and self.producer:
             self.paused_producer = True
             self.producer.pauseProducing()
 
@@ -111,6 +121,7 @@ class FakeTransport:
 
     def loseConnection(self) -> None:
         self._closing = True
+        self.producing = False
         self._finish()
 
     def loseWriteConnection(self) -> None:
@@ -119,22 +130,30 @@ class FakeTransport:
 
     def abortConnection(self) -> None:
         if self.gone is None:
-            self._lose(ConnectionLost(), "reset")
+            self._lose(ConnectionAborted(), "reset")
 
     def registerProducer(self, producer: IPushProducer | IPullProducer, streaming: bool) -> None:
         assert self.producer is None, "two producers for one transport"
         assert streaming, "our producers push"
-        self.producer = producer
+        if self.gone:
+            producer.stopProducing()
+        else:
+            self.producer = producer
 
     def unregisterProducer(self) -> None:
         self.producer = None
+        self.paused_producer = False
         self._finish()
 
     def pauseProducing(self) -> None:
         self.producing = False
 
     def resumeProducing(self) -> None:
+        if self.gone or self._closing:
+            return
         self.producing = True
+        if self._read_ended:  # FIN is still there to be read
+            self.protocol.readConnectionLost()
 
     def stopProducing(self) -> None:
         self.loseConnection()
@@ -181,6 +200,10 @@ class FakeTransport:
     def _lose(self, reason: Exception, how: str) -> None:
         if self.gone is None:
             self.gone = how
+            self.producing = False
+            if self.producer:
+                self.producer.stopProducing()
+                self.producer = None
             self.protocol.connectionLost(Failure(reason))
 
 
