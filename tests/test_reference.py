@@ -1,0 +1,182 @@
+"""README.rst and docs/configuration.rst say what the code does, and all of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import attrs
+import pytest
+
+from socksd.address import Destination
+from socksd.app.config import Config, parse_config
+from socksd.app.tap import Options
+from socksd.codes import Command, ReplyCode
+from socksd.errors import ConfigError
+from socksd.events import LoginRefused, Outcome, SessionClosed
+from socksd.identity.portal import WRONG
+from socksd.observe import access, lines
+from socksd.policy.builtin import built_in_tables
+from socksd.server.states import Deadlines
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.rst").read_text()
+REFERENCE = (ROOT / "docs" / "configuration.rst").read_text()
+
+CLIENT = ip_address("10.20.0.7")
+SERVED = SessionClosed(
+    session=17,
+    started=0.0,
+    seconds=0.217,
+    client=CLIENT,
+    client_port=40312,
+    listener="office",
+    user="alice",
+    command=Command.CONNECT,
+    destination=Destination("example.com", 443),
+    address=ip_address("192.0.2.80"),
+    rule="staff",
+    outcome=Outcome.SERVED,
+    reply=ReplyCode.SUCCEEDED,
+    reason="",
+    up=1021,
+    down=6452,
+)
+
+
+def section(text: str, title: str) -> str:
+    """What stands below a heading, up to the next one of any kind."""
+    found = re.search(
+        rf"^{re.escape(title)}\n([=.-])\1+\n(.*?)(?=^[^\n]+\n([=.-])\3{{3,}}\n|\Z)",
+        text,
+        re.MULTILINE | re.DOTALL,
+    )
+    assert found, f"no section {title}"
+    return found[2]
+
+
+def tomls(text: str) -> list[str]:
+    found = re.findall(r"^\.\. code-block:: toml\n\n((?:   .*\n|\n)+)", text, re.MULTILINE)
+    return [re.sub(r"^   ", "", block, flags=re.MULTILINE) for block in found]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ".venv/bin/pip install . && .venv/bin/twistd -n socks5 --port 1080",
+        ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest",
+    ],
+)
+def test_readme_begins_with_the_two_commands(command: str) -> None:
+    beginning = README.partition("What it looks like")[0]
+    assert f"    python3 -m venv .venv && {command}\n" in beginning
+
+
+@pytest.mark.parametrize("text", [README, REFERENCE], ids=["README", "configuration"])
+def test_every_option_is_documented_and_no_other(text: str) -> None:
+    inherited = {"help", "help-auth", "help-auth-type", "version"}  # twistd's and strcred's
+    ours = {name for name in Options().longOpt if not name.startswith("help")}
+    known = {name.rstrip("=") for name in ours} | inherited
+    title = "Commands" if text is README else "Command line"
+    part = section(text, title)
+    shown = set(re.findall(r"^ *``--([a-z-]+)", part, re.MULTILINE))
+    assert shown <= known
+    assert known - inherited <= shown
+
+
+def test_every_key_is_documented_with_its_default_and_no_other() -> None:
+    for field in attrs.fields(Config):
+        if not attrs.has(type(field.default)):
+            continue
+        table = section(REFERENCE, f"``[{field.name}]``")
+        defaults = dict(re.findall(r"^``(\w+)``(?: \(default: ``(.*)``\))?$", table, re.MULTILINE))
+        assert set(defaults) == {
+            key.name for key in attrs.fields(type(getattr(Config(), field.name)))
+        }
+        written = "\n".join(f"{key} = {value}" for key, value in defaults.items() if value)
+        text = f"version = 1\n[{field.name}]\n{written}\n"
+        assert parse_config(text, "the page") == Config(), field.name
+
+
+@pytest.mark.parametrize("toml", tomls(README) + tomls(REFERENCE))
+def test_examples_load(toml: str) -> None:
+    parse_config(toml if "version" in toml else f"version = 1\n{toml}", "the page")
+
+
+def test_the_built_in_rules_are_shown_as_they_are() -> None:
+    shown = [
+        rule
+        for toml in tomls(section(REFERENCE, "Without rules"))
+        for rule in tomllib.loads(toml)["rule"]
+    ]
+    assert shown == built_in_tables(with_login=True)
+
+
+def test_every_rule_key_is_documented() -> None:
+    keys = set(re.findall(r"^``(\w+)``$", section(REFERENCE, "Rules"), re.MULTILINE))
+    with pytest.raises(ConfigError) as caught:
+        parse_config("version = 1\n[[rule]]\n" + "\n".join(f"{key} = []" for key in keys), "x")
+    assert not any("no such key" in str(problem) for problem in caught.value.problems)
+    assert keys == {"id", "action", "from", "listener", "user", "command", "to", "ports"}
+
+
+def test_problems_look_as_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(
+            '[limits]\nsesions = 1\n[deadlines]\nidle = 10\n[[rule]]\nto = [".x", "10.1.0.0/8"]', ""
+        )
+    for line in re.findall(r"^    socks5: (.*)", section(REFERENCE, "The file"), re.MULTILINE):
+        assert line in map(str, caught.value.problems)
+
+
+def test_every_reply_code_is_documented() -> None:
+    for code in ReplyCode:
+        assert re.search(rf"^{code:#04x}  {code.name} ", REFERENCE, re.MULTILINE), code.name
+
+
+def test_every_outcome_is_documented() -> None:
+    shown = re.findall(r"^``([a-z-]+)``  ", section(REFERENCE, "Log"), re.MULTILINE)
+    assert set(shown) == set(Outcome)
+
+
+def test_deadlines_are_those_of_a_session() -> None:
+    assert attrs.asdict(Config().deadlines) == {
+        name: getattr(Deadlines(), name) for name in Deadlines.__slots__
+    }
+
+
+def test_log_lines_look_as_shown() -> None:
+    failed = LoginRefused(1, ip_address("203.0.113.9"), 40312, "root", WRONG)
+    by_address = replace(
+        SERVED,
+        client=failed.client,
+        user=None,
+        command=None,
+        destination=None,
+        rule="default",
+    )
+    for line in (lines.session(SERVED), lines.login_failed(failed), lines.denied(by_address)):
+        assert f"    {line}\n" in REFERENCE
+    first = replace(
+        SERVED,
+        session=1,
+        client=ip_address("127.0.0.1"),
+        user=None,
+        rule="local",
+    )
+    assert f"    {lines.session(first)}\n" in README
+
+
+def test_fail2ban_patterns_are_those_that_are_tested() -> None:
+    assert lines.__doc__ is not None
+    for line in re.findall(r"\^.*", section(REFERENCE, "fail2ban")):
+        assert line in lines.__doc__
+
+
+def test_every_key_of_the_access_log_is_documented() -> None:
+    shown = re.findall(r"^``(\w+)`` ", section(REFERENCE, "Access log"), re.MULTILINE)
+    assert shown == list(json.loads(access.record(SERVED)))
