@@ -1,0 +1,198 @@
+r"""
+The access log: one JSON object per session, one session per line.
+
+Every object has all of these keys, and no others:
+
+============= ===============================================================
+``time``        when the session began: ISO 8601, UTC, milliseconds
+``session``     its number, as in the log for people
+``client``      its address
+``client_port`` its port; 0 for a unix socket
+``listener``    the name of the listener it came to
+``user``        the user name; null without login
+``command``     connect, bind or udp; null: there was no request
+``host``        what was asked for: a normalised name or an address; or null
+``port``        the port asked for; or null
+``address``     the address that was dialled; or null
+``rule``        the id of the last rule that spoke; or null
+``outcome``     served, reset, idle, denied, failed, login-failed, no-method,
+                protocol-error, timed-out, client-left, stopped or error
+``reply``       the number of REP that the client was told; or null
+``reason``      one clause; empty when served
+``up``          octets from the client to the destination
+``down``        octets from the destination to the client
+``seconds``     how long the session lasted
+============= ===============================================================
+
+The text is ASCII. An octet of a user name that is not UTF-8 appears as the
+six characters ``\udcXX``: a lone surrogate as such is something that strict
+JSON readers refuse, and one hostile name shall not spoil a log.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from datetime import UTC, datetime
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from socksd.events import Event, SessionClosed
+from socksd.observe.lines import COMMANDS
+
+_log = Logger("socksd")
+
+LOOK_EVERY: Final = 1.0  # seconds; whether the file is still there, or writable again
+_STANDARD_OUTPUT: Final = 1  # sys.stdout is twistd's log by the time we write
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def record(event: SessionClosed) -> str:
+    """Write a session as one JSON object, without the newline."""
+    began = datetime.fromtimestamp(event.started, UTC).isoformat(timespec="milliseconds")
+    destination, address = event.destination, event.address
+    return _encode(
+        {
+            "time": began.removesuffix("+00:00") + "Z",
+            "session": event.session,
+            "client": str(event.client),
+            "client_port": event.client_port,
+            "listener": event.listener,
+            "user": None if event.user is None else _scalars(event.user),
+            "command": None if event.command is None else COMMANDS[event.command],
+            "host": None if destination is None else str(destination.host),
+            "port": None if destination is None else destination.port,
+            "address": None if address is None else str(address),
+            "rule": event.rule,
+            "outcome": event.outcome,
+            "reply": event.reply,
+            "reason": _scalars(event.reason),
+            "up": event.up,
+            "down": event.down,
+            "seconds": round(event.seconds, 3),
+        }
+    )
+
+
+class AccessLog:
+    """
+    Append a line to a file for every session that ends.
+
+    One write(2) a line, unbuffered: a line is whole when it appears, several
+    processes may share the file, and a kill loses nothing. The file may be
+    renamed or removed at any time; within a second a new one is begun.
+
+    Nothing is touched before open() or the first line: privileges may have to
+    be dropped first. Trouble with the file never reaches a session. It is said once; lines that
+    cannot be written are counted and gone; once a second it is tried again.
+
+    Args:
+        path: The file, created with mode 0640 (less the umask); "-" is the
+            standard output.
+
+    Attributes:
+        lost: How many lines could not be written.
+    """
+
+    def __init__(self, path: str, clock: IReactorTime) -> None:
+        self.lost = 0
+        self._path = path
+        self._clock = clock
+        self._descriptor: int | None = _STANDARD_OUTPUT if path == "-" else None
+        self._torn = b""  # the rest of a line whose beginning is in the file
+        self._troubled = False  # and it has been said
+        self._paused = False  # until the next look
+        self._look_from = -math.inf
+
+    def open(self) -> None:
+        """Begin, and say so at once if that fails; writing nothing yet, it would show late."""
+        self._look()
+
+    def __call__(self, event: Event) -> None:
+        """Observe *event*."""
+        if isinstance(event, SessionClosed):
+            self._append(record(event).encode("ascii") + b"\n")
+
+    def close(self) -> None:
+        """Close the file; sessions that end after this are lost."""
+        if self._descriptor is not None:
+            self._torn = self._write(self._descriptor, self._torn)
+            self._use(None)
+        self._paused, self._look_from = True, math.inf
+
+    def _append(self, line: bytes) -> None:
+        if self._clock.seconds() >= self._look_from:
+            self._look()
+        if self._descriptor is None or self._paused:
+            self.lost += 1
+            return
+        self._torn = self._write(self._descriptor, self._torn)
+        rest = line if self._torn else self._write(self._descriptor, line)
+        if rest == line:
+            self.lost += 1
+            return
+        self._torn = rest
+        if self._troubled and not rest:
+            self._troubled = False
+            _log.info(
+                "access log {path}: written again; lines lost so far: {lost}",
+                path=self._path,
+                lost=self.lost,
+            )
+
+    def _write(self, descriptor: int, octets: bytes) -> bytes:
+        """Write what the file takes now, and give the rest back."""
+        try:
+            while octets:
+                octets = octets[os.write(descriptor, octets) :]
+        except OSError as error:
+            self._pause(error)
+        return octets
+
+    def _look(self) -> None:
+        """Have the file open that the path names now."""
+        self._look_from = self._clock.seconds() + LOOK_EVERY
+        self._paused = False
+        if self._path == "-" or self._in_place():
+            return
+        # O_NONBLOCK: were it a FIFO that nobody reads, we would wait for ever.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+        try:
+            self._use(os.open(self._path, flags, 0o640))
+        except OSError as error:
+            self._pause(error)
+
+    def _in_place(self) -> bool:
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
+        except OSError:
+            return False
+
+    def _use(self, descriptor: int | None) -> None:
+        """Leave the file in use, with a line that could not be finished, for another."""
+        if self._descriptor is not None and self._path != "-":
+            os.close(self._descriptor)
+        self._descriptor = descriptor
+        self.lost += bool(self._torn)
+        self._torn = b""
+
+    def _pause(self, error: OSError) -> None:
+        self._paused = True
+        if not self._troubled:
+            self._troubled = True
+            _log.error(
+                "access log {path}: {error}; lines are lost until it can be written again",
+                path=self._path,
+                error=error.strerror,
+            )
+
+
+def _scalars(text: str) -> str:
+    """Spell surrogates out; everything else is as it was."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

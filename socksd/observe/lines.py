@@ -1,0 +1,113 @@
+r"""
+What the log for people says, as pure functions of events.
+
+Each line is plain ASCII. What a client can choose freely, its user name, is
+written as it is where it consists of letters, digits and ``._@-``, and as a
+JSON string otherwise, so that it can forge neither a field nor a line. ``-``
+is "none" or "not known"; a user who is called that appears as ``"-"``.
+
+Two forms are fixed, for ``grep`` and fail2ban; new fields would be appended::
+
+    denied client=ADDRESS port=N user=USER command=COMMAND destination=HOST:PORT rule=ID
+    login failed client=ADDRESS port=N user=USER reason="TEXT"
+
+The client comes first and the pattern is anchored, so nothing that follows
+can stand in its place. A fail2ban filter for twistd's log file::
+
+    [Definition]
+    failregex = ^\s*\[socksd#warn\] login failed client=<ADDR> port=\d+ user=
+                ^\s*\[socksd#warn\] denied client=<ADDR> port=\d+ user=
+    datepattern = ^%%Y-%%m-%%dT%%H:%%M:%%S%%z
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from socksd.address import IPAddress
+from socksd.codes import Command
+from socksd.events import LoginRefused, RequestReceived, SessionClosed
+
+COMMANDS: Final = {  # the words that rules use as well
+    Command.CONNECT: "connect",
+    Command.BIND: "bind",
+    Command.UDP_ASSOCIATE: "udp",
+}
+
+_PLAIN = re.compile(r"[A-Za-z0-9._@-]+")
+
+
+def word(text: str | None) -> str:
+    """Write a value of any origin as one field's value; ``None`` is ``-``."""
+    if text is None:
+        return "-"
+    if text != "-" and _PLAIN.fullmatch(text):
+        return text
+    return json.dumps(text)
+
+
+def session(event: SessionClosed) -> str:
+    """
+    Write the one canonical line of a session.
+
+    The request, ``via`` (the address that was dialled) and ``rule`` are
+    missing where the session did not get that far, ``reason`` where there is
+    nothing to explain. ``up`` is octets from the client, ``down`` to it.
+    """
+    fields = [
+        f"session {event.session} client={_endpoint(event.client, event.client_port)}",
+        f"user={word(event.user)}",
+    ]
+    if event.command is not None and event.destination is not None:
+        fields.append(f"{COMMANDS[event.command]} {event.destination}")
+    if event.address is not None:
+        fields.append(f"via={event.address}")
+    if event.rule is not None:
+        fields.append(f"rule={word(event.rule)}")
+    fields.append(
+        f"outcome={event.outcome} up={event.up} down={event.down} seconds={event.seconds:.3f}"
+    )
+    if event.reason:
+        fields.append(f"reason={json.dumps(event.reason)}")
+    return " ".join(fields)
+
+
+def connected(request: RequestReceived, address: IPAddress, seconds: float) -> str:
+    """Write that a visit begins; *seconds* is how long connecting took."""
+    return (
+        f"connected session={request.session} {COMMANDS[request.command]} {request.destination}"
+        f" via={address} seconds={seconds:.3f}"
+    )
+
+
+def denied(event: SessionClosed) -> str:
+    """Write that the policy has refused a client; see this module for the form."""
+    command = "-" if event.command is None else COMMANDS[event.command]
+    destination = "-" if event.destination is None else event.destination
+    return (
+        f"denied client={event.client} port={event.client_port} user={word(event.user)}"
+        f" command={command} destination={destination} rule={word(event.rule)}"
+    )
+
+
+def login_failed(event: LoginRefused) -> str:
+    """Write that a login has failed; see this module for the form."""
+    return (
+        f"login failed client={event.client} port={event.client_port} user={word(event.user)}"
+        f" reason={json.dumps(event.reason)}"
+    )
+
+
+def hint(client: IPAddress) -> str:
+    """Say how to let in a client that no rule speaks of."""
+    return (
+        f"no rule speaks of {client}: to allow it, write a [[rule]] with"
+        f' action = "allow" and from = ["{client}/{client.max_prefixlen}"]'
+        " into the file given by --config; see docs/configuration.rst"
+    )
+
+
+def _endpoint(address: IPAddress, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"

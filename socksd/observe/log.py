@@ -1,0 +1,98 @@
+"""The log for people, through twisted.logger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from socksd.codes import ReplyCode
+from socksd.events import (
+    Connected,
+    Event,
+    LoginRefused,
+    Outcome,
+    RequestReceived,
+    SessionClosed,
+)
+from socksd.observe import lines
+
+_log = Logger("socksd")
+
+LINES_A_SECOND: Final = 100  # of each kind
+HINT_EVERY: Final = 60.0  # seconds
+
+# The id under which the policy denies what no rule speaks of.
+_NO_RULE = "default"
+
+
+class PeopleLog:
+    """
+    Write one canonical line per session, and at once what cannot wait.
+
+    Denials and failed logins are warnings in the fixed forms of
+    :mod:`socksd.observe.lines`. A debug line says where a visit goes when it
+    begins (twistd shows debug lines), for a tunnel may last for days.
+
+    Anybody who reaches the port can cause lines. Of each kind 100 a second
+    are written; then one says how many more there were. Only the closing line
+    of a session that reached its destination is always written: it is the
+    record of what was visited, and costs the client a real connection.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._requests: dict[int, RequestReceived] = {}  # that are being carried out
+        self._said: Counter[str] = Counter()  # lines of each kind in this second
+        self._second: IDelayedCall | None = None  # ends this second
+        self._hint_from = clock.seconds()
+
+    def __call__(self, event: Event) -> None:
+        """Observe *event*."""
+        match event:
+            case RequestReceived():
+                self._requests[event.session] = event
+            case Connected():
+                request = self._requests.pop(event.session, None)
+                if request is not None and self._may_say("connected"):
+                    line = lines.connected(request, event.address, event.seconds)
+                    _log.debug("{line}", line=line)
+            case LoginRefused():
+                if self._may_say("login failed"):
+                    _log.warn("{line}", line=lines.login_failed(event))
+            case SessionClosed():
+                self._requests.pop(event.session, None)
+                self._closed(event)
+
+    def close(self) -> None:
+        """Say what there is left to say, and leave no delayed call behind."""
+        if self._second is not None:
+            self._second.cancel()
+            self._second_over()
+
+    def _closed(self, event: SessionClosed) -> None:
+        if event.outcome is Outcome.DENIED:
+            if self._may_say("denied"):
+                _log.warn("{line}", line=lines.denied(event))
+            if event.rule == _NO_RULE and self._clock.seconds() >= self._hint_from:
+                self._hint_from = self._clock.seconds() + HINT_EVERY
+                _log.info("{line}", line=lines.hint(event.client))
+        reached = event.reply is ReplyCode.SUCCEEDED
+        if reached or self._may_say(f"session outcome={event.outcome}"):
+            _log.info("{line}", line=lines.session(event))
+
+    def _may_say(self, kind: str) -> bool:
+        if self._second is None:
+            self._second = self._clock.callLater(1.0, self._second_over)
+        self._said[kind] += 1
+        return self._said[kind] <= LINES_A_SECOND
+
+    def _second_over(self) -> None:
+        self._second = None
+        for kind, count in self._said.items():
+            if count > LINES_A_SECOND:
+                more = count - LINES_A_SECOND
+                _log.warn("suppressed {more} more lines: {kind}", more=more, kind=kind)
+        self._said.clear()

@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
+
+from socksd.events import Outcome, SessionOpened
+from socksd.observe import access
+from socksd.observe.access import AccessLog, record
+from tests.observe.closed import SERVED
+
+TEXTS = st.text() | st.binary(max_size=255).map(lambda o: o.decode("utf-8", "surrogateescape"))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "access.jsonl"
+
+
+@pytest.fixture
+def events() -> Iterator[list[LogEvent]]:
+    with capturedLogs() as captured:
+        yield cast("list[LogEvent]", captured)
+
+
+class Kernel:
+    """write(2), with limited room in what is written to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room: int | None = None
+        self.calls = 0
+        self._write = os.write
+        monkeypatch.setattr(os, "write", self.write)
+
+    def write(self, descriptor: int, octets: bytes) -> int:
+        self.calls += 1
+        if self.room is None:
+            return self._write(descriptor, octets)
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = octets[: self.room]
+        self.room -= len(taken)
+        return self._write(descriptor, taken)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    return Kernel(monkeypatch)
+
+
+def sessions(path: Path) -> list[int]:
+    """Give the numbers of the sessions in a file; every line must be whole."""
+    text = path.read_text("ascii")
+    assert text == "" or text.endswith("\n")
+    return [json.loads(line)["session"] for line in text.splitlines()]
+
+
+def close(log: AccessLog, *numbers: int) -> None:
+    for number in numbers:
+        log(replace(SERVED, session=number))
+
+
+def test_a_session_is_one_flat_object() -> None:
+    assert json.loads(record(SERVED)) == {
+        "time": "2026-01-01T00:00:00.123Z",
+        "session": 17,
+        "client": "127.0.0.1",
+        "client_port": 40312,
+        "listener": "office",
+        "user": "alice",
+        "command": "connect",
+        "host": "example.com",
+        "port": 443,
+        "address": "93.184.216.34",
+        "rule": "local",
+        "outcome": "served",
+        "reply": 0,
+        "reason": "",
+        "up": 1234,
+        "down": 56789,
+        "seconds": 1.234,
+    }
+
+
+def test_the_documented_keys_are_the_keys_in_their_order() -> None:
+    documented = re.findall(r"^``(\w+)`` ", access.__doc__ or "", re.MULTILINE)
+    assert list(json.loads(record(SERVED))) == documented
+
+
+def test_every_outcome_is_documented() -> None:
+    assert all(re.search(rf"\b{outcome}\b", access.__doc__ or "") for outcome in Outcome)
+
+
+def test_what_is_not_known_is_null() -> None:
+    event = replace(
+        SERVED,
+        user=None,
+        command=None,
+        destination=None,
+        address=None,
+        rule=None,
+        reply=None,
+    )
+    parsed = json.loads(record(event))
+    nothing = {key for key, value in parsed.items() if value is None}
+    assert nothing == {"user", "command", "host", "port", "address", "rule", "reply"}
+
+
+@given(user=TEXTS, reason=TEXTS)
+def test_whatever_the_texts_are_the_line_is_strict_json_in_ascii(user: str, reason: str) -> None:
+    """A lone surrogate is refused by strict readers: one name would spoil the log."""
+    line = record(replace(SERVED, user=user, reason=reason))
+    assert re.fullmatch(r"[ -~]+", line)
+    parsed = json.loads(line)
+    json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+    for text, found in ((user, parsed["user"]), (reason, parsed["reason"])):
+        assert found == text.encode("utf-8", "backslashreplace").decode()
+    assert parsed | {"user": "", "reason": ""} == json.loads(record(SERVED)) | {"user": ""}
+
+
+def test_an_octet_that_is_not_utf8_is_spelled_out() -> None:
+    assert json.loads(record(replace(SERVED, user="caf\udce9")))["user"] == r"caf\udce9"
+
+
+def test_a_line_is_there_when_the_session_has_ended(clock: Clock, path: Path) -> None:
+    log = AccessLog(str(path), clock)
+    close(log, 1)
+    assert sessions(path) == [1]
+    close(log, 2)
+    assert sessions(path) == [1, 2]
+    log.close()
+    assert sessions(path) == [1, 2]
+
+
+def test_other_events_write_nothing(clock: Clock, path: Path) -> None:
+    log = AccessLog(str(path), clock)
+    log.open()
+    log(SessionOpened(1, IPv4Address("127.0.0.1"), 40000, "local"))
+    log.close()
+    assert path.read_bytes() == b""
+
+
+def test_nothing_is_touched_before_it_is_opened(clock: Clock, path: Path) -> None:
+    """Checking a configuration must not create files."""
+    AccessLog(str(path), clock)
+    assert not path.exists()
+
+
+def test_what_is_in_the_file_stays(clock: Clock, path: Path) -> None:
+    path.write_text('{"session":0}\n')
+    log = AccessLog(str(path), clock)
+    close(log, 1)
+    log.close()
+    assert sessions(path) == [0, 1]
+
+
+def test_a_new_file_is_not_for_everybody(clock: Clock, path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        log = AccessLog(str(path), clock)
+        log.open()
+        log.close()
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("away", [Path.rename, lambda path, _: path.unlink()], ids=["mv", "rm"])
+def test_a_file_that_is_rotated_away_is_begun_anew(clock: Clock, path: Path, away: Any) -> None:
+    old = path.with_suffix(".1")
+    log = AccessLog(str(path), clock)
+    close(log, 1)
+    away(path, old)
+    clock.advance(1.0)
+    close(log, 2)
+    log.close()
+    assert sessions(path) == [2]
+    assert not old.exists() or sessions(old) == [1]
+
+
+def test_the_file_is_looked_after_once_a_second_not_for_every_line(
+    clock: Clock, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AccessLog(str(path), clock)
+    log.open()
+    path.rename(path.with_suffix(".1"))
+    clock.advance(0.9)
+    close(log, 1)
+    assert not path.exists()
+    log.close()
+
+
+def test_a_file_that_cannot_be_opened_is_said_once_and_tried_again(
+    clock: Clock, path: Path, events: list[LogEvent]
+) -> None:
+    log = AccessLog(str(path / "file"), clock)
+    log.open()
+    for number in range(3):
+        close(log, number)
+        clock.advance(1.0)
+    (event,) = events
+    assert formatEvent(event) == (
+        f"access log {path}/file: No such file or directory;"
+        " lines are lost until it can be written again"
+    )
+    assert event["log_level"] is LogLevel.error
+    assert log.lost == 3
+    path.mkdir()
+    close(log, 3)
+    assert sessions(path / "file") == [3]
+    assert formatEvent(events[1]) == (
+        f"access log {path}/file: written again; lines lost so far: 3"
+    )
+    assert len(events) == 2
+    log.close()
+
+
+def test_a_full_disk_costs_lines_and_nothing_else(
+    clock: Clock, path: Path, kernel: Kernel, events: list[LogEvent]
+) -> None:
+    log = AccessLog(str(path), clock)
+    close(log, 1)
+    kernel.room = 0
+    close(log, 2)
+    calls = kernel.calls
+    close(log, 3, 4)
+    assert kernel.calls == calls  # no system call for what would fail
+    clock.advance(1.0)
+    close(log, 5)
+    assert log.lost == 4
+    kernel.room = None
+    clock.advance(1.0)
+    close(log, 6)
+    assert sessions(path) == [1, 6]
+    assert len(events) == 2
+    log.close()
+
+
+def test_a_torn_line_is_finished_before_the_next(
+    clock: Clock, path: Path, kernel: Kernel, events: list[LogEvent]
+) -> None:
+    """The disk fills in the middle of a line; no line may begin in another's middle."""
+    log = AccessLog(str(path), clock)
+    kernel.room = 10
+    close(log, 1)
+    assert path.stat().st_size == 10
+    assert log.lost == 0
+    kernel.room = 10
+    clock.advance(1.0)
+    close(log, 2)  # ten octets more of the first
+    assert log.lost == 1
+    kernel.room = None
+    clock.advance(1.0)
+    close(log, 3)
+    assert sessions(path) == [1, 3]
+    log.close()
+    assert log.lost == 1
+
+
+def test_closing_finishes_a_torn_line(clock: Clock, path: Path, kernel: Kernel) -> None:
+    log = AccessLog(str(path), clock)
+    kernel.room = 10
+    close(log, 1)
+    kernel.room = None
+    log.close()
+    assert sessions(path) == [1]
+
+
+def test_a_torn_line_is_not_carried_over_to_a_new_file(
+    clock: Clock, path: Path, kernel: Kernel
+) -> None:
+    log = AccessLog(str(path), clock)
+    kernel.room = 10
+    close(log, 1)
+    path.unlink()
+    kernel.room = None
+    clock.advance(1.0)
+    close(log, 2)
+    assert sessions(path) == [2]
+    assert log.lost == 1
+    log.close()
+
+
+def test_a_fifo_that_nobody_reads_does_not_stop_the_world(
+    clock: Clock, path: Path, events: list[LogEvent]
+) -> None:
+    os.mkfifo(path)
+    log = AccessLog(str(path), clock)
+    close(log, 1)
+    assert log.lost == 1
+    log.close()
+
+
+def test_after_close_nothing_is_written_until_it_is_opened_again(clock: Clock, path: Path) -> None:
+    log = AccessLog(str(path), clock)
+    close(log, 1)
+    log.close()
+    log.close()
+    clock.advance(10.0)
+    close(log, 2)
+    assert log.lost == 1
+    log.open()
+    close(log, 3)
+    log.close()
+    assert sessions(path) == [1, 3]
+
+
+def test_no_descriptor_is_left_open(clock: Clock, path: Path) -> None:
+    before = os.listdir("/dev/fd")
+    log = AccessLog(str(path), clock)
+    for _ in range(3):
+        close(log, 1)
+        path.unlink()
+        clock.advance(1.0)
+    log.close()
+    assert len(os.listdir("/dev/fd")) == len(before)
+
+
+def test_a_dash_is_the_standard_output(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And it is never closed, nor is a file of that name made."""
+    monkeypatch.chdir(tmp_path)
+    log = AccessLog("-", clock)
+    log.open()
+    close(log, 1)
+    clock.advance(1.0)
+    close(log, 2)
+    log.close()
+    os.fstat(1)
+    out = capfd.readouterr().out
+    assert [json.loads(line)["session"] for line in out.splitlines()] == [1, 2]
+    assert list(tmp_path.iterdir()) == []

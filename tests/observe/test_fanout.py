@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Any
+
+from twisted.logger import capturedLogs, formatEvent
+
+from socksd.events import Event, Resolved, SessionOpened
+from socksd.observe.fanout import observers
+from tests.fakes import Recorder
+
+OPENED = SessionOpened(1, IPv4Address("127.0.0.1"), 40000, "local")
+RESOLVED = Resolved(1, (IPv4Address("127.0.0.1"),), 0.1)
+
+
+class Broken:
+    """An observer that raises."""
+
+    def __init__(self, error: type[Exception] = ZeroDivisionError) -> None:
+        self.error = error
+
+    def __call__(self, event: Event) -> None:
+        raise self.error
+
+    def __repr__(self) -> str:
+        return "Broken"
+
+
+def test_every_observer_hears_every_event() -> None:
+    one, other = Recorder(), Recorder()
+    tell = observers(one, other)
+    tell(OPENED)
+    tell(RESOLVED)
+    assert one.events == other.events == [OPENED, RESOLVED]
+
+
+def test_one_that_fails_stops_neither_the_others_nor_the_session(
+    logged_errors: list[dict[str, Any]],
+) -> None:
+    other = Recorder()
+    observers(Broken(), other)(OPENED)
+    assert other.events == [OPENED]
+    (error,) = logged_errors
+    assert formatEvent(error) == "observer Broken failed on SessionOpened"
+    assert error["log_failure"].check(ZeroDivisionError)
+    logged_errors.clear()
+
+
+def test_a_failure_is_logged_once_then_counted_in_powers_of_ten(
+    logged_errors: list[dict[str, Any]],
+) -> None:
+    """An observer that always fails must not make two lines of each event."""
+    tell = observers(Broken())
+    with capturedLogs() as logged:
+        for _ in range(2345):
+            tell(OPENED)
+    assert [formatEvent(event) for event in logged] == [
+        "observer Broken failed on SessionOpened",
+        "observer Broken has failed on SessionOpened 10 times: ZeroDivisionError",
+        "observer Broken has failed on SessionOpened 100 times: ZeroDivisionError",
+        "observer Broken has failed on SessionOpened 1000 times: ZeroDivisionError",
+    ]
+    logged_errors.clear()
+
+
+def test_each_kind_of_failure_is_logged(logged_errors: list[dict[str, Any]]) -> None:
+    broken = Broken()
+    tell = observers(broken, Broken())
+    tell(OPENED)
+    tell(RESOLVED)
+    broken.error = KeyError
+    tell(OPENED)
+    assert len(logged_errors) == 5  # two observers, two events; and a new error
+    logged_errors.clear()

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import cast
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
+
+from socksd.address import Destination
+from socksd.codes import Command, ReplyCode
+from socksd.events import (
+    Connected,
+    LoginRefused,
+    Outcome,
+    RequestReceived,
+    SessionOpened,
+)
+from socksd.observe import lines
+from socksd.observe.log import LINES_A_SECOND, PeopleLog
+from tests.observe.closed import SERVED
+
+REQUEST = RequestReceived(17, Command.CONNECT, Destination("example.com", 443))
+CONNECTED = Connected(17, IPv4Address("93.184.216.34"), 0.0125)
+REFUSED = LoginRefused(9, IPv4Address("192.0.2.7"), 5555, "bob", "wrong password")
+DENIED = replace(SERVED, outcome=Outcome.DENIED, reply=ReplyCode.NOT_ALLOWED)
+BY_DEFAULT = replace(DENIED, rule="default")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def log(clock: Clock) -> Iterator[PeopleLog]:
+    log = PeopleLog(clock)
+    yield log
+    log.close()
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.fixture
+def events() -> Iterator[list[LogEvent]]:
+    with capturedLogs() as captured:
+        yield cast("list[LogEvent]", captured)
+
+
+def said(events: list[LogEvent]) -> list[str]:
+    return [formatEvent(event) for event in events]
+
+
+def test_a_session_that_ends_has_its_canonical_line(log: PeopleLog, events: list[LogEvent]) -> None:
+    log(SERVED)
+    (event,) = events
+    assert formatEvent(event) == lines.session(SERVED)
+    assert event["log_level"] is LogLevel.info
+    assert event["log_namespace"] == "socksd"
+
+
+def test_a_visit_is_seen_when_it_begins(log: PeopleLog, events: list[LogEvent]) -> None:
+    """A tunnel may last for days: its closing line alone would come too late."""
+    log(REQUEST)
+    assert events == []
+    log(CONNECTED)
+    (event,) = events
+    assert formatEvent(event).startswith("connected session=17 connect example.com:443 via=93.")
+    assert event["log_level"] is LogLevel.debug
+
+
+def test_requests_are_forgotten_with_their_session(log: PeopleLog, events: list[LogEvent]) -> None:
+    log(REQUEST)
+    log(replace(SERVED, outcome=Outcome.FAILED))
+    events.clear()
+    log(CONNECTED)
+    assert events == []
+
+
+def test_a_failed_login_is_a_warning_at_once(log: PeopleLog, events: list[LogEvent]) -> None:
+    log(REFUSED)
+    (event,) = events
+    assert formatEvent(event) == lines.login_failed(REFUSED)
+    assert event["log_level"] is LogLevel.warn
+
+
+def test_a_denial_is_a_warning_before_the_closing_line(
+    log: PeopleLog, events: list[LogEvent]
+) -> None:
+    log(DENIED)
+    assert said(events) == [lines.denied(DENIED), lines.session(DENIED)]
+    assert events[0]["log_level"] is LogLevel.warn
+
+
+def test_who_is_denied_by_default_is_told_of_at_most_once_a_minute(
+    log: PeopleLog, clock: Clock, events: list[LogEvent]
+) -> None:
+    hint = lines.hint(BY_DEFAULT.client)
+    log(BY_DEFAULT)
+    assert said(events)[1] == hint
+    clock.advance(59.9)
+    log(BY_DEFAULT)
+    assert said(events).count(hint) == 1
+    clock.advance(0.1)
+    log(BY_DEFAULT)
+    assert said(events).count(hint) == 2
+
+
+def test_what_a_rule_denies_needs_no_hint(log: PeopleLog, events: list[LogEvent]) -> None:
+    log(DENIED)
+    assert lines.hint(DENIED.client) not in said(events)
+
+
+def test_other_events_say_nothing(log: PeopleLog, events: list[LogEvent]) -> None:
+    log(SessionOpened(1, IPv4Address("127.0.0.1"), 40000, "local"))
+    assert events == []
+
+
+def test_a_flood_is_cut_and_counted(log: PeopleLog, clock: Clock, events: list[LogEvent]) -> None:
+    """Who reaches the port must not be able to fill the disk."""
+    for _ in range(LINES_A_SECOND + 7):
+        log(REFUSED)
+    assert said(events) == [lines.login_failed(REFUSED)] * LINES_A_SECOND
+    clock.advance(1.0)
+    assert said(events)[LINES_A_SECOND:] == ["suppressed 7 more lines: login failed"]
+    assert events[-1]["log_level"] is LogLevel.warn
+    log(REFUSED)
+    assert said(events)[-1] == lines.login_failed(REFUSED)
+
+
+def test_a_flood_of_one_kind_leaves_the_others_their_lines(
+    log: PeopleLog, clock: Clock, events: list[LogEvent]
+) -> None:
+    for _ in range(LINES_A_SECOND + 1):
+        log(DENIED)
+        log(REQUEST)
+        log(CONNECTED)
+    events.clear()
+    log(REFUSED)
+    log(replace(DENIED, outcome=Outcome.TIMED_OUT, reply=None))
+    assert len(events) == 2
+    clock.advance(1.0)
+    assert said(events)[2:] == [
+        "suppressed 1 more lines: denied",
+        "suppressed 1 more lines: session outcome=denied",
+        "suppressed 1 more lines: connected",
+    ]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SERVED, Outcome.RESET, Outcome.IDLE, Outcome.STOPPED])
+def test_a_session_that_reached_its_destination_is_always_in_the_log(
+    log: PeopleLog, events: list[LogEvent], outcome: Outcome
+) -> None:
+    for _ in range(3 * LINES_A_SECOND):
+        log(replace(SERVED, outcome=outcome))
+    assert len(events) == 3 * LINES_A_SECOND
+
+
+def test_a_quiet_second_says_nothing_and_costs_nothing(
+    log: PeopleLog, clock: Clock, events: list[LogEvent]
+) -> None:
+    for _ in range(LINES_A_SECOND):
+        log(REFUSED)
+    events.clear()
+    clock.advance(1.0)
+    assert events == []
+    assert clock.getDelayedCalls() == []
+
+
+def test_closing_says_what_was_suppressed(log: PeopleLog, events: list[LogEvent]) -> None:
+    for _ in range(LINES_A_SECOND + 1):
+        log(REFUSED)
+    log.close()
+    assert said(events)[-1] == "suppressed 1 more lines: login failed"
+
+
+def test_braces_in_a_name_are_no_format(log: PeopleLog, events: list[LogEvent]) -> None:
+    log(replace(SERVED, user="{line}"))
+    assert 'user="{line}"' in formatEvent(events[0])
