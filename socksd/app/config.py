@@ -1,0 +1,402 @@
+"""
+The configuration: ``etc/socksd.toml``, key for key.
+
+A class is a table; its attributes are the table's keys, with their defaults.
+Durations have become seconds and sizes octets.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Collection, Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from types import GenericAlias
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+import attrs
+from cattrs import (
+    ClassValidationError,
+    Converter,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+)
+from cattrs.gen import make_dict_structure_fn, override
+
+from socksd.errors import ConfigError, Problem, did_you_mean
+from socksd.policy.builtin import built_in
+from socksd.policy.load import load_rules
+from socksd.policy.rules import Policy, Rule
+
+IPNetwork = IPv4Network | IPv6Network
+
+T = TypeVar("T")
+# Reads one value as tomllib gives it. Raises ValueError: what is wrong with
+# it, and what to write instead.
+Reader = Callable[[object], T]
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB)")
+_OCTETS = {"B": 1, "KiB": 1024, "MiB": 1024**2}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # stands unquoted in log lines
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+_KINDS = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a whole number",
+    float: "a fraction",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def duration(text: str) -> float:
+    """
+    Give the seconds that a duration as ``"1.5s"`` or ``"15m"`` stands for.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError(f'{text!r} is not a duration; write one as "500ms", "10s", "15m" or "2h"')
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def size(text: str) -> int:
+    """
+    Give the octets that a size as ``"64KiB"`` stands for.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError(f'{text!r} is not a size; write one as "512B", "64KiB" or "1MiB"')
+    return int(found[1]) * _OCTETS[found[2]]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string, not {_kind(value)}")
+    return value
+
+
+def _some_text(value: object) -> str:
+    text = _text(value)
+    if not text:
+        raise ValueError("must not be empty")
+    return text
+
+
+def _name(value: object) -> str:
+    text = _text(value)
+    if not _NAME.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is no name: letters, digits and . _ - make one, the first a letter or digit"
+        )
+    return text
+
+
+def _file(value: object) -> str:
+    text = _text(value)
+    if "\0" in text:
+        raise ValueError("no file has a NUL in its name")
+    return text
+
+
+def _network(value: object) -> IPNetwork:
+    text = _text(value)
+    try:
+        address = ip_network(text.partition("/")[0]).network_address
+        network: IPNetwork = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network; write one as 10.0.0.0/8") from None
+    if network.network_address != address:
+        raise ValueError(f"{text!r} has host bits set; did you mean {str(network)!r}?")
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise ValueError(f"{text!r} is IPv4 inside IPv6; write it as 10.0.0.0/8")
+    return network
+
+
+def _number(least: int, most: int) -> Reader[int]:
+    wanted = f"{least} to {most}" if least < most else str(least)
+
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError(f"must be a whole number, not {_kind(value)}")
+        if not least <= value <= most:
+            raise ValueError(f"must be {wanted}, not {value}")
+        return value
+
+    return read
+
+
+def _number_or_auto(least: int, most: int) -> Reader[int | None]:
+    number = _number(least, most)
+
+    def read(value: object) -> int | None:
+        if isinstance(value, str):
+            if value != "auto":
+                raise ValueError(f'must be a number or "auto", not {value!r}')
+            return None
+        return number(value)
+
+    return read
+
+
+def _with_unit(parse: Callable[[str], T], least: str, most: str, example: str) -> Reader[T]:
+    bounds: Any = parse(least), parse(most)
+
+    def read(value: object) -> T:
+        if type(value) in (int, float):
+            raise ValueError(f'needs a unit: write for example "{example}"')
+        parsed = parse(_text(value))
+        if not bounds[0] <= parsed <= bounds[1]:
+            raise ValueError(f"must be {least} to {most}, not {value}")
+        return parsed
+
+    return read
+
+
+def _duration(least: str = "1ms", most: str = "720h") -> Reader[float]:
+    return _with_unit(duration, least, most, "10s")
+
+
+@attrs.frozen
+class Listener:
+    """``[[listener]]``: where clients come in."""
+
+    name: Annotated[str, _name]
+    endpoint: Annotated[str, _some_text]  # a Twisted endpoint string, not looked into here
+
+
+@attrs.frozen
+class Auth:
+    """``[auth]``: who has to log in, and how that is verified."""
+
+    authenticators: tuple[Annotated[str, _some_text], ...] = ()  # strcred strings, not looked into
+    anonymous: tuple[Annotated[IPNetwork, _network], ...] = ()
+    cache: Annotated[float, _duration(least="0s")] = 300.0
+    threads: Annotated[int | None, _number_or_auto(1, 64)] = None  # None: one per CPU, at most 4
+
+
+@attrs.frozen
+class Resolver:
+    """``[resolver]``: where names are looked up, and how long answers are kept."""
+
+    via: Annotated[str, _some_text] = "system"  # or dns:ADDRESS,...; not looked into here
+    threads: Annotated[int, _number(1, 1024)] = 128
+    ttl: Annotated[float, _duration(least="0s")] = 60.0
+    negative_ttl: Annotated[float, _duration(least="0s")] = 5.0
+    entries: Annotated[int, _number(1, 1_000_000)] = 10_000
+
+
+@attrs.frozen
+class Deadlines:
+    """``[deadlines]``: how long a session may take for what."""
+
+    handshake: Annotated[float, _duration()] = 10.0
+    resolve: Annotated[float, _duration()] = 10.0
+    connect: Annotated[float, _duration()] = 15.0
+    idle: Annotated[float, _duration()] = 900.0
+    linger: Annotated[float, _duration()] = 300.0
+    closing: Annotated[float, _duration(most="10s")] = 10.0  # RFC 1928 section 6: not more
+
+
+@attrs.frozen
+class Limits:
+    """``[limits]``: how much a session, and all of them, may take."""
+
+    early_data: Annotated[int, _with_unit(size, "1KiB", "1MiB", "64KiB")] = 65536
+    sessions: Annotated[int | None, _number_or_auto(1, 1_000_000)] = None  # None: as many as fit
+
+
+@attrs.frozen
+class Log:
+    """``[log]``: what is written, and where."""
+
+    access: Annotated[str, _file] = ""  # "": nowhere; "-": the standard output
+
+
+@attrs.frozen
+class Config:
+    """A whole configuration; without a listener until the command line has added one."""
+
+    version: Annotated[int, _number(1, 1)] = 1
+    listener: tuple[Listener, ...] = ()
+    auth: Auth = Auth()
+    rule: tuple[Rule, ...] = ()
+    resolver: Resolver = Resolver()
+    deadlines: Deadlines = Deadlines()
+    limits: Limits = Limits()
+    log: Log = Log()
+
+    def policy(self) -> Policy:
+        """Give the policy of the rules; without any, the built-in one."""
+        if self.rule:
+            return Policy(self.rule)
+        return built_in(with_login=bool(self.auth.authenticators))
+
+
+def load_config(path: Path) -> Config:
+    """
+    Read a configuration file.
+
+    Raises:
+        ConfigError: It cannot be read, or has problems: all of them.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError([Problem("", f"cannot read {path}: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem("", f"{path} is not UTF-8 at octet {error.start}")]) from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, name: str) -> Config:
+    """
+    Read a configuration.
+
+    Args:
+        text: TOML.
+        name: What to call it where there is no key path yet: in a syntax
+            error, which also says the line and the column.
+
+    Raises:
+        ConfigError: It has problems: all of them.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([Problem(name, str(error))]) from error
+    problems: list[Problem] = []
+    names = list(_listener_names(tables.get("listener")))
+    problems += _repeated(names)
+    rules: tuple[Rule, ...] = ()
+    try:
+        rules = load_rules(tables.pop("rule", []), {name for _, name in names})
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        config = _converter.structure(tables, Config)
+    except ClassValidationError as error:
+        raise ConfigError([*_problems(error, ""), *problems]) from None
+    if problems:
+        raise ConfigError(problems)
+    return attrs.evolve(config, rule=rules)
+
+
+def _listener_names(listeners: object) -> Iterator[tuple[int, str]]:
+    """Find the names, whatever else is wrong: rules that use them are not."""
+    if isinstance(listeners, list):
+        for index, table in enumerate(listeners):
+            if isinstance(table, dict) and isinstance(table.get("name"), str):
+                yield index, table["name"]
+
+
+def _repeated(names: Collection[tuple[int, str]]) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for index, name in names:
+        if first.setdefault(name, index) != index:
+            message = f"{name!r} is the name of listener[{first[name]}] already"
+            yield Problem(f"listener[{index}].name", message)
+
+
+# cattrs walks the classes, goes on after a problem, and knows where it was.
+# What it would convert in silence (a number into a string, a string into a
+# list of its letters) these hooks refuse.
+_converter = Converter()
+
+
+def _form_is(form: object) -> Callable[[Any], bool]:
+    return lambda kind: get_origin(kind) is form
+
+
+@_converter.register_structure_hook_factory(_form_is(Annotated))
+def _value(kind: Any) -> Callable[[object, object], Any]:
+    read: Reader[Any] = get_args(kind)[1]
+    return lambda value, _: read(value)
+
+
+@_converter.register_structure_hook_factory(_form_is(tuple))
+def _list(kind: Any) -> Callable[[object, object], Any]:
+    items: Any = GenericAlias(list, get_args(kind)[:1])
+
+    def structure(value: object, _: object) -> Any:
+        if isinstance(value, dict):
+            raise ValueError("must be a list of tables: write it with two brackets, [[...]]")
+        if not isinstance(value, list):
+            raise ValueError(f"must be a list, not {_kind(value)}: write [...]")
+        return tuple(_converter.structure(value, items))
+
+    return structure
+
+
+@_converter.register_structure_hook_factory(attrs.has)
+def _table(kind: Any) -> Callable[[object, object], Any]:
+    read = make_dict_structure_fn(kind, _converter, _cattrs_forbid_extra_keys=True)
+
+    def structure(value: object, _: object) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(f"must be a table, not {_kind(value)}")
+        return read(value, kind)
+
+    return structure
+
+
+_converter.register_structure_hook(
+    Config,
+    make_dict_structure_fn(
+        Config,
+        _converter,
+        _cattrs_forbid_extra_keys=True,
+        rule=override(omit=True),  # the rules have a loader of their own
+    ),
+)
+
+
+def _problems(error: Exception, path: str) -> Iterator[Problem]:
+    match error:
+        case ClassValidationError():
+            at_keys, elsewhere = error.group_exceptions()
+            for inner, note in at_keys:
+                yield from _problems(inner, _below(path, note.name))
+            for inner in elsewhere:
+                yield from _problems(inner, path)
+        case IterableValidationError():
+            at_items, _ = error.group_exceptions()
+            for inner, item in at_items:
+                yield from _problems(inner, f"{path}[{item.index}]")
+        case ForbiddenExtraKeysError():
+            known = [attribute.name for attribute in attrs.fields(error.cl)]
+            for key in sorted(error.extra_fields):
+                hint = _home(key) or did_you_mean(key, known)
+                yield Problem(_below(path, key), f"there is no such key{hint}")
+        case KeyError():
+            yield Problem(path, "is missing")
+        case _:
+            yield Problem(path, str(error))
+
+
+def _home(key: str) -> str:
+    """Say in which table a key stands, as a clause to put behind a message; else ''."""
+    for table in attrs.fields(Config):
+        kind = type(table.default)
+        if attrs.has(kind) and key in attrs.fields_dict(kind):
+            return f"; it stands under [{table.name}]"
+    return ""
+
+
+def _below(path: str, key: str) -> str:
+    written = key if _BARE_KEY.fullmatch(key) else json.dumps(key)
+    return f"{path}.{written}" if path else written
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "a date or time")

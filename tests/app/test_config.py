@@ -1,0 +1,510 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from socksd.address import Destination
+from socksd.app.config import (
+    Auth,
+    Config,
+    Deadlines,
+    Limits,
+    Listener,
+    Log,
+    Resolver,
+    duration,
+    load_config,
+    parse_config,
+    size,
+)
+from socksd.codes import Command
+from socksd.errors import ConfigError
+from socksd.facts import Decision, Facts, Principal, Verdict
+
+EXAMPLE = Path(__file__).parents[2] / "etc" / "socksd.toml"
+TEXT = EXAMPLE.read_text()
+
+LOCAL = Listener(name="local", endpoint="tcp:1080:interface=127.0.0.1")
+
+LISTENER = '[[listener]]\nname = "local"\nendpoint = "tcp:1080"\n'
+
+
+def problems(text: str) -> dict[str, str]:
+    """Give what is wrong with a configuration, by key path."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "socksd.toml")
+    found = {problem.path: problem.message for problem in caught.value.problems}
+    assert len(found) == len(caught.value.problems)
+    return found
+
+
+def problem(text: str) -> tuple[str, str]:
+    """Give the one thing that is wrong."""
+    (found,) = problems(text).items()
+    return found
+
+
+# -- etc/socksd.toml ---------------------------------------------------------
+
+# Every key with its default, by table; what has none has the file's value.
+KEYS: dict[str, Any] = {
+    "version": 1,
+    "listener.name": LOCAL.name,
+    "listener.endpoint": LOCAL.endpoint,
+} | {
+    f"{table}.{attribute.name}": attribute.default
+    for table, kind in (
+        ("auth", Auth),
+        ("resolver", Resolver),
+        ("deadlines", Deadlines),
+        ("limits", Limits),
+        ("log", Log),
+    )
+    for attribute in attrs.fields(kind)
+}
+
+# For every key another value that is right, what it becomes, and one that is wrong.
+VALUES: list[tuple[str, str, Any, str]] = [
+    ("version", "1", 1, "2"),
+    ("listener.name", '"office"', "office", '"of fice"'),
+    ("listener.endpoint", '"tcp:1"', "tcp:1", '""'),
+    ("auth.authenticators", '["htpasswd:f"]', ("htpasswd:f",), '"htpasswd:f"'),
+    ("auth.anonymous", '["10.0.0.0/8"]', (IPv4Network("10.0.0.0/8"),), '"10.0.0.0/8"'),
+    ("auth.cache", '"0s"', 0.0, "300"),
+    ("auth.threads", "2", 2, '"2"'),
+    ("resolver.via", '"dns:192.0.2.1"', "dns:192.0.2.1", '""'),
+    ("resolver.threads", "1024", 1024, "1025"),
+    ("resolver.ttl", '"0s"', 0.0, '"721h"'),
+    ("resolver.negative_ttl", '"1m"', 60.0, '"-1s"'),
+    ("resolver.entries", "1", 1, "0"),
+    ("deadlines.handshake", '"500ms"', 0.5, '"0s"'),
+    ("deadlines.resolve", '"1ms"', 0.001, '"1d"'),
+    ("deadlines.connect", '"1.5s"', 1.5, "1.5"),
+    ("deadlines.idle", '"720h"', 2592000.0, '"721h"'),
+    ("deadlines.linger", '"2h"', 7200.0, '"2 h"'),
+    ("deadlines.closing", '"9s"', 9.0, '"10.1s"'),
+    ("limits.early_data", '"1MiB"', 1048576, '"2MiB"'),
+    ("limits.sessions", "1000", 1000, "0"),
+    ("log.access", '"-"', "-", "true"),
+]
+
+
+def uncommented(text: str) -> str:
+    """Make every key of the file stand in it."""
+    return re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
+
+
+def without_rules(text: str) -> str:
+    """Take the example rules out."""
+    return re.sub(r"^#\n(?:#\[\[rule\]\]\n(?:#[a-z].*\n)+(?:#\n)?)+", "", text, flags=re.MULTILINE)
+
+
+def with_rules(text: str) -> str:
+    """Let the example rules stand, and no other key that is commented out."""
+    start, end = text.index("#[[rule]]"), text.index("# How names are looked up.")
+    return text[:start] + re.sub(r"^#", "", text[start:end], flags=re.MULTILINE) + text[end:]
+
+
+def with_value(key: str, value: str) -> str:
+    """Give the file with one key's line changed."""
+    table, _, name = key.rpartition(".")
+    lines, inside = without_rules(TEXT).splitlines(), ""
+    for number, line in enumerate(lines):
+        if header := re.fullmatch(r"\[+([a-z]+)\]+", line):
+            inside = header[1]
+        elif inside == table and re.match(rf"#?{name} = ", line):
+            lines[number] = f"{name} = {value}"
+            return "\n".join(lines)
+    raise AssertionError(f"{key} is not in {EXAMPLE.name}")
+
+
+def value_of(config: Config, key: str) -> Any:
+    found: Any = config
+    for name in key.split("."):
+        found = getattr(found, name)
+        if name == "listener":
+            (found,) = found
+    return found
+
+
+def test_the_example_serves_this_host_and_is_otherwise_the_default() -> None:
+    assert load_config(EXAMPLE) == Config(listener=(LOCAL,))
+
+
+def test_the_commented_lines_of_the_example_are_the_defaults() -> None:
+    text = uncommented(without_rules(TEXT))
+    assert parse_config(text, "x") == Config(listener=(LOCAL,))
+
+
+def test_every_key_is_in_the_example_once_and_no_other() -> None:
+    inside, found = "", []
+    for line in without_rules(TEXT).splitlines():
+        if header := re.fullmatch(r"\[+([a-z]+)\]+", line):
+            inside = header[1] + "."
+        elif key := re.match(r"#?([a-z_]+) = ", line):
+            found.append(inside + key[1])
+        else:
+            assert re.fullmatch(r"(# .*|#)?", line), line
+    assert sorted(found) == sorted(KEYS)
+
+
+def test_every_key_has_a_sentence_before_it() -> None:
+    lines = without_rules(TEXT).splitlines()
+    for before, line in pairwise(lines):
+        if re.match(r"#?[a-z_]+ = ", line):
+            assert before.startswith("# "), line
+
+
+def test_the_values_below_are_for_every_key() -> None:
+    assert [key for key, *_ in VALUES] == list(KEYS)
+
+
+@pytest.mark.parametrize(("key", "value", "becomes"), [v[:3] for v in VALUES])
+def test_each_key_changes_what_it_is_for(key: str, value: str, becomes: Any) -> None:
+    config = parse_config(with_value(key, value), "x")
+    assert value_of(config, key) == becomes
+    assert key == "version" or becomes != KEYS[key]
+    assert type(value_of(config, key)) is type(becomes)
+
+
+@pytest.mark.parametrize(("key", "wrong"), [(v[0], v[3]) for v in VALUES])
+def test_each_key_reports_a_wrong_value_with_its_path(key: str, wrong: str) -> None:
+    path, _ = problem(with_value(key, wrong))
+    assert path == key.replace("listener.", "listener[0].")
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("wrong", ["2026-01-01", "[[1]]", "{}", "nan", "true"])
+def test_no_key_takes_what_is_no_value_of_its_kind(key: str, wrong: str) -> None:
+    path, message = next(iter(problems(with_value(key, wrong)).items()))
+    assert path.startswith(key.replace("listener.", "listener[0]."))
+    assert "must be" in message or "needs a unit" in message
+
+
+@pytest.mark.parametrize(
+    ("user", "destination", "verdict", "rule"),
+    [
+        ("alice", Destination("www.example.com", 443), Verdict.ALLOW, "staff"),
+        ("bob", Destination("db-1.example.net", 5432), Verdict.ALLOW, "staff"),
+        ("alice", Destination("www.example.com", 25), Verdict.DENY, "no-mail"),
+        ("alice", Destination("wiki.internal", 443), Verdict.DENY, "inside-stays-inside"),
+        ("alice", Destination("www.example.edu", 443), Verdict.DENY, "default"),
+        ("carol", Destination("www.example.com", 443), Verdict.DENY, "default"),
+    ],
+)
+def test_the_example_rules_do_what_one_reads_in_them(
+    user: str, destination: Destination, verdict: Verdict, rule: str
+) -> None:
+    policy = parse_config(with_rules(TEXT), "x").policy()
+    facts = Facts(IPv4Address("192.0.2.7"), "local", Principal(user))
+    asking = facts.asking(Command.CONNECT, destination).at(IPv4Address("198.51.100.1"))
+    assert policy.decide(asking) == Decision(verdict, rule)
+    local = replace(asking, client=IPv4Address("127.0.0.1"))
+    assert policy.decide(local) == Decision(Verdict.ALLOW, "local")
+
+
+# -- the values --------------------------------------------------------------
+
+
+def test_all_defaults_are_a_configuration() -> None:
+    assert parse_config("", "x") == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("0s", 0.0), ("10s", 10.0), ("1.5s", 1.5), ("15m", 900.0), ("2h", 7200.0)],
+)
+def test_durations_are_seconds(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@given(
+    st.integers(0, 10**9 - 1), st.sampled_from([("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600)])
+)
+def test_every_number_with_a_unit_is_a_duration(number: int, unit: tuple[str, float]) -> None:
+    name, factor = unit
+    assert duration(f"{number}{name}") == pytest.approx(number * factor)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "10",
+        "s",
+        "10 s",
+        "10S",
+        "-1s",
+        "1e3s",
+        "1h30m",
+        "1d",
+        "10s\n",
+        "١s",
+        ".5s",
+        "1.s",
+        "infs",
+    ],
+)
+def test_anything_else_is_not_a_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration; write one as"):
+        duration(text)
+
+
+@given(st.text() | st.from_regex(r"[0-9.]+(ms|s|m|h)"))
+def test_whatever_is_written_it_is_a_finite_number_or_that_error(text: str) -> None:
+    try:
+        seconds = duration(text)
+    except ValueError as error:
+        said = str(error)
+        seconds = 0.0
+    else:
+        said = "is not a duration"
+    assert "is not a duration" in said
+    assert 0 <= seconds < float("inf")
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"), [("512B", 512), ("64KiB", 65536), ("1MiB", 1048576), ("0B", 0)]
+)
+def test_sizes_are_octets(text: str, octets: int) -> None:
+    assert size(text) == octets
+
+
+@pytest.mark.parametrize("text", ["", "64", "64KB", "64k", "64 KiB", "1.5MiB", "-1B", "1GiB"])
+def test_anything_else_is_not_a_size(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a size; write one as"):
+        size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        pytest.param(
+            "deadlines.idle = 900",
+            "deadlines.idle",
+            'needs a unit: write for example "10s"',
+            id="bare duration",
+        ),
+        pytest.param(
+            "limits.early_data = 65536",
+            "limits.early_data",
+            'needs a unit: write for example "64KiB"',
+            id="bare size",
+        ),
+        pytest.param(
+            'deadlines.closing = "11s"',
+            "deadlines.closing",
+            "must be 1ms to 10s, not 11s",
+            id="longer than RFC 1928 allows",
+        ),
+        pytest.param("version = 2", "version", "must be 1, not 2", id="another version"),
+        pytest.param(
+            "resolver.threads = true",
+            "resolver.threads",
+            "must be a whole number, not a boolean",
+            id="a boolean is no number",
+        ),
+        pytest.param(
+            "resolver.threads = 1.0",
+            "resolver.threads",
+            "must be a whole number, not a fraction",
+            id="nor is a fraction",
+        ),
+        pytest.param(
+            'limits.sessions = "many"',
+            "limits.sessions",
+            "must be a number or \"auto\", not 'many'",
+            id="auto misspelled",
+        ),
+        pytest.param(
+            'auth.authenticators = "htpasswd:f"',
+            "auth.authenticators",
+            "must be a list, not a string: write [...]",
+            id="a string is no list",
+        ),
+        pytest.param(
+            'auth.authenticators = ["a", ""]',
+            "auth.authenticators[1]",
+            "must not be empty",
+            id="an item",
+        ),
+        pytest.param("auth = []", "auth", "must be a table, not a list", id="no table"),
+        pytest.param(
+            '[listener]\nname = "a"\nendpoint = "tcp:1"',
+            "listener",
+            "must be a list of tables: write it with two brackets, [[...]]",
+            id="single brackets",
+        ),
+        pytest.param(
+            '[[listener]]\nname = "a"', "listener[0].endpoint", "is missing", id="missing"
+        ),
+        pytest.param(
+            f"{LISTENER}{LISTENER}",
+            "listener[1].name",
+            "'local' is the name of listener[0] already",
+            id="two of a name",
+        ),
+        pytest.param(
+            'log.access = "a\\u0000b"', "log.access", "no file has a NUL in its name", id="NUL"
+        ),
+        pytest.param(
+            "deadline.idle = 1",
+            "deadline",
+            "there is no such key; did you mean 'deadlines'?",
+            id="table misspelled",
+        ),
+        pytest.param(
+            '[resolver]\nnegativ_ttl = "1s"',
+            "resolver.negativ_ttl",
+            "there is no such key; did you mean 'negative_ttl'?",
+            id="key misspelled",
+        ),
+        pytest.param(
+            '[auth]\nidle = "5m"',
+            "auth.idle",
+            "there is no such key; it stands under [deadlines]",
+            id="wrong table",
+        ),
+        pytest.param('"a b" = 1', '"a b"', "there is no such key", id="unheard-of key"),
+        pytest.param("rule = 1", "rule", "must be a list of tables: write [[rule]]", id="rule"),
+    ],
+)
+def test_a_problem_says_where_and_what_to_write_instead(text: str, path: str, message: str) -> None:
+    assert problem(text) == (path, message)
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("10.0.0.0/8", IPv4Network("10.0.0.0/8")),
+        ("192.0.2.7", IPv4Network("192.0.2.7/32")),
+        ("fd00::/8", IPv6Network("fd00::/8")),
+        ("::1", IPv6Network("::1/128")),
+    ],
+)
+def test_networks_and_addresses_may_come_without_login(text: str, network: object) -> None:
+    assert parse_config(f'auth.anonymous = ["{text}"]', "x").auth.anonymous == (network,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("10.0.0.1/8", "'10.0.0.1/8' has host bits set; did you mean '10.0.0.0/8'?"),
+        ("fd00::1/8", "'fd00::1/8' has host bits set; did you mean 'fd00::/8'?"),
+        ("10/8", "'10/8' is not a network; write one as 10.0.0.0/8"),
+        ("10.0.0.0/33", "'10.0.0.0/33' is not a network; write one as 10.0.0.0/8"),
+        ("example.com", "'example.com' is not a network; write one as 10.0.0.0/8"),
+        (
+            "::ffff:10.0.0.0/104",
+            "'::ffff:10.0.0.0/104' is IPv4 inside IPv6; write it as 10.0.0.0/8",
+        ),
+    ],
+)
+def test_anything_else_is_not_a_network(text: str, message: str) -> None:
+    """A client's address is never IPv4-mapped: such a network would match nobody."""
+    assert problem(f'auth.anonymous = ["{text}"]') == ("auth.anonymous[0]", message)
+
+
+# -- the whole ---------------------------------------------------------------
+
+
+def test_all_problems_are_told_at_once() -> None:
+    text = """
+        version = 2
+        listeners = 1
+        [[listener]]
+        name = "office"
+        endpoint = 1080
+        [[listener]]
+        nam = "branch"
+        endpoint = "tcp:1081"
+        [auth]
+        anonymous = ["10.0.0.0/8", "10.0.0.1/8", 3]
+        [deadlines]
+        closing = "1m"
+        idle = 5
+        [[rule]]
+        id = "a"
+        action = "alow"
+        listener = ["office", "ofice"]
+        to = ["10.0.0.0/8", "10.0.0.0/99"]
+    """
+    assert sorted(problems(text)) == [
+        "auth.anonymous[1]",
+        "auth.anonymous[2]",
+        "deadlines.closing",
+        "deadlines.idle",
+        "listener[0].endpoint",
+        "listener[1].nam",
+        "listener[1].name",
+        "listeners",
+        "rule[0].action",
+        "rule[0].listener[1]",
+        "rule[0].to[1]",
+        "version",
+    ]
+
+
+def test_rules_are_read_and_may_name_the_listeners() -> None:
+    rule = '[[rule]]\nid = "a"\naction = "allow"\nlistener = "local"\n'
+    config = parse_config(LISTENER + rule, "x")
+    assert [rule.id for rule in config.rule] == ["a"]
+    assert config.policy().rules == config.rule
+
+
+CLIENT = Facts(client=IPv4Address("192.0.2.7"), listener="local", principal=Principal("alice"))
+
+
+@pytest.mark.parametrize("text", ["", "rule = []"], ids=["no rule", "an empty list"])
+def test_without_rules_the_policy_is_the_built_in_one(text: str) -> None:
+    policy = parse_config(text, "x").policy()
+    assert [rule.id for rule in policy.rules] == ["local"]
+    assert policy.decide(CLIENT).verdict is Verdict.DENY
+
+
+def test_the_built_in_policy_lets_logged_in_users_in_where_there_are_authenticators() -> None:
+    """Wherever they were named: the command line adds its own to a Config."""
+    config = attrs.evolve(Config(), auth=Auth(authenticators=("htpasswd:f",)))
+    assert config.policy().rules[-1].id == "authenticated"
+
+
+def test_a_syntax_error_has_the_files_name_a_line_and_a_column() -> None:
+    path, message = problem('version = 1\nlog = "\n')
+    assert path == "socksd.toml"
+    assert "(at line 2, column 8)" in message
+
+
+def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "none.toml")
+    assert str(caught.value) == f"cannot read {tmp_path}/none.toml: No such file or directory"
+
+
+def test_a_file_that_is_not_utf8_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "socksd.toml"
+    path.write_bytes(b"# caf\xe9")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value) == f"{path} is not UTF-8 at octet 5"
+
+
+def test_a_syntax_error_in_a_file_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "socksd.toml"
+    path.write_text("=")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert caught.value.problems[0].path == str(path)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        Config().version = 1  # type: ignore[misc]
