@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -158,6 +159,14 @@ def test_the_file_is_replaced_and_a_link_to_it_stays(tmp_path: Path) -> None:
         assert old.read() == b"a:x\n"
     assert link.is_symlink()
     assert path.read_bytes().startswith(b"a:x\nalice:")
+
+
+def test_two_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waited for the lock sees what was written meanwhile."""
+    path = tmp_path / "users"
+    monkeypatch.setattr(fcntl, "flock", lambda *_: path.write_bytes(b"bob:x\n"))
+    set_password(path, "alice", "new", cost=4)
+    assert path.read_bytes().startswith(b"bob:x\nalice:")
 
 
 def test_the_owner_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

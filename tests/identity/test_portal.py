@@ -217,7 +217,7 @@ def test_a_failed_login_says_the_same_whatever_was_wrong(
     with pytest.raises(LoginFailed, match=WRONG) as caught:
         outcome(login)
     assert caught.value.reason == module.WRONG
-    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
 def test_fifty_connections_cost_one_hashing(authenticator: Authenticator, pool: FakePool) -> None:
@@ -326,6 +326,17 @@ def test_a_login_begun_before_a_change_is_no_answer_to_one_after(
     assert pool.finish_all() == 1, "nor is it remembered"
     with pytest.raises(LoginFailed, match=WRONG):
         outcome(again)
+
+
+def test_a_login_leaves_nothing_behind_but_its_place_in_the_cache(
+    authenticator: Authenticator, pool: FakePool
+) -> None:
+    logins = [authenticator.login(b"alice", password, ALICE) for password in (SECRET, b"", b"x")]
+    for login in logins[1:]:
+        login.addErrback(lambda _: None)
+    pool.finish_all()
+    assert not vars(authenticator)["_under_way"]
+    assert len(vars(authenticator)["_verified"]) == 1
 
 
 # -- leaving ------------------------------------------------------------------

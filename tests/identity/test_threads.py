@@ -186,6 +186,16 @@ def test_a_host_with_a_whole_64_is_one_source() -> None:
     assert source_of(ALICE) != source_of(BOB)
 
 
+def test_a_source_that_has_had_its_turns_is_forgotten(pool: FakePool) -> None:
+    """Else each address that ever tried a password would stay in memory."""
+    threads = started(pool)
+    for client in (ALICE, ALICE, BOB):
+        threads.run(client, lambda: None)
+    pool.finish_all()
+    assert not vars(threads)["_running"]
+    assert not vars(threads)["_waiting"]
+
+
 def test_the_queue_shows_no_password(pool: FakePool) -> None:
     threads = started(pool, 1)
     for _ in range(2):
