@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -95,6 +96,7 @@ class Terminal:
         self.process = subprocess.Popen(
             whole,
             cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},  # this tree, installed or not
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
