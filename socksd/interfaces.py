@@ -12,7 +12,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, ITCPTransport
+from twisted.internet.interfaces import (
+    IConsumer,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    ITCPTransport,
+)
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
 
@@ -97,13 +103,20 @@ class ICarrier(Interface):
         """The connection is gone; ConnectionDone, or what broke it."""
 
 
+class IEndTransport(ITCPTransport, IConsumer, IPushProducer):
+    """What the reactor's stream transports are, in one word."""
+
+
 class IEnd(Interface):
     """One of the two connections that a relay joins."""
 
-    transport: ITCPTransport = Attribute("The connected transport.")
+    transport: IEndTransport = Attribute("The connected transport.")
 
     def carried_by(carrier: ICarrier) -> None:
         """From now on tell *carrier*, beginning with what it has missed."""
+
+    def finish_writing() -> None:
+        """Send FIN behind what is still to be sent, and read on."""
 
 
 class EndedBy(StrEnum):

@@ -35,7 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     function = pyfuncitem.obj
     if getattr(function, "hypothesis", None) is not None:
-        return None
+        # Not through pytest_twisted, which would wrap the inner test once for
+        # each parametrised case, and hop to the reactor for every example.
+        names = pyfuncitem._fixtureinfo.argnames
+        function(**{name: pyfuncitem.funcargs[name] for name in names})
+        return True
     marker = pyfuncitem.get_closest_marker("reactor_timeout")
     seconds = marker.args[0] if marker else TIMEOUT
 

@@ -1,0 +1,117 @@
+"""CONNECT (RFC 1928 sections 4 and 6): ask, resolve, ask, connect, reply, relay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+
+from socksd.address import Destination, IPAddress, unmapped
+from socksd.codes import Command, ReplyCode
+from socksd.errors import Refused
+from socksd.events import Connected, ConnectFailed, Resolved, ResolveFailed
+from socksd.facts import Decision, Facts, Verdict
+from socksd.server.ends import End
+from socksd.server.states import State
+from socksd.wire.socks5 import Request
+
+if TYPE_CHECKING:
+    from socksd.server.session import Session
+
+
+class _Targets(Factory[End]):
+    """Makes the target's end; quiet, for Twisted would log each connection twice."""
+
+    protocol = End
+    noisy = False
+
+
+_TARGETS = _Targets()
+
+
+async def connect(session: Session, request: Request) -> None:
+    """
+    Carry out CONNECT.
+
+    Raises:
+        Refused: With what the client is to be told.
+    """
+    facts = session.facts.asking(Command.CONNECT, request.destination)
+    decision = session.ask(facts)  # before any lookup: a denied name is never looked up
+    if decision.verdict is Verdict.DENY:
+        raise Refused(ReplyCode.NOT_ALLOWED, f"rule {decision.rule}")
+    if facts.address is not None:
+        permitted = {facts.address: decision}
+    else:
+        permitted = await _resolve(session, facts, str(request.destination.host))
+    target = await _dial(session, request.destination, permitted)
+    try:
+        await session.relay(target, Destination(*_address(target.transport.getHost())))
+    except Exception:
+        target.transport.abortConnection()
+        raise
+
+
+async def _resolve(session: Session, facts: Facts, name: str) -> dict[IPAddress, Decision]:
+    """Give the addresses of *name* that the policy permits, in order, with what permits each."""
+    session.enter(State.RESOLVING)
+    started = session.runtime.clock.seconds()
+    try:
+        found: Sequence[IPAddress] = await session.outcome_of(
+            session.runtime.resolver.resolve(name)
+        )
+    except Refused as refused:
+        seconds = session.runtime.clock.seconds() - started
+        session.tell(ResolveFailed(session.number, refused.reason, seconds))
+        raise
+    seconds = session.runtime.clock.seconds() - started
+    session.tell(Resolved(session.number, tuple(found), seconds))
+    answers = {}
+    for candidate in (facts.at(address) for address in found):
+        assert candidate.address is not None  # at() has set it
+        answers[candidate.address] = session.ask(candidate)
+    permitted = {a: d for a, d in answers.items() if d.verdict is Verdict.ALLOW}
+    # What stands is the word on the first permitted address, or on the first of all.
+    session.decision = next(iter((permitted or answers).values()))
+    if not permitted:
+        raise Refused(ReplyCode.NOT_ALLOWED, f"rule {session.decision.rule}")
+    return permitted
+
+
+async def _dial(
+    session: Session, destination: Destination, permitted: Mapping[IPAddress, Decision]
+) -> End:
+    """
+    Connect to one of the *permitted* addresses, and to no other.
+
+    Raises:
+        RuntimeError: The egress has dialled anything else.
+    """
+    session.enter(State.CONNECTING)
+    clock = session.runtime.clock
+    started = clock.seconds()
+    try:
+        target: End = await session.outcome_of(
+            session.runtime.egress.connect(destination, tuple(permitted), Factory.forProtocol(End))
+        )
+    except Refused as refused:
+        seconds = clock.seconds() - started
+        session.tell(ConnectFailed(session.number, refused.reply, refused.reason, seconds))
+        raise
+    address, _ = _address(target.transport.getPeer())
+    if address not in permitted:
+        target.transport.abortConnection()
+        raise RuntimeError(f"dialled {address}, which was not judged")
+    session.address, session.decision = address, permitted[address]
+    session.tell(Connected(session.number, address, clock.seconds() - started))
+    return target
+
+
+def _address(peer: IAddress) -> tuple[IPAddress, int]:
+    """Give address and port of a TCP transport's side."""
+    host: str = peer.host  # type: ignore[attr-defined]  # IPv4Address and IPv6Address have it
+    port: int = peer.port  # type: ignore[attr-defined]
+    return unmapped(ip_address(host.partition("%")[0])), port

@@ -1,0 +1,36 @@
+"""All that a session uses of the other rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twisted.internet.interfaces import IReactorTime
+
+from socksd.events import Observer
+from socksd.interfaces import IAuthenticator, IEgress, IEnd, IPolicy, IRelay, IResolver
+from socksd.server.states import Deadlines
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """
+    The seams and settings of one configuration.
+
+    Frozen: a new configuration is a new Runtime, and a session keeps the one
+    it began with.
+
+    Attributes:
+        relay: Makes the relay between a client's end and a target's.
+        early_data: Octets a client may send ahead while it is our turn.
+    """
+
+    clock: IReactorTime
+    authenticator: IAuthenticator
+    policy: IPolicy
+    resolver: IResolver
+    egress: IEgress
+    relay: Callable[[IEnd, IEnd], IRelay]
+    observer: Observer
+    deadlines: Deadlines
+    early_data: int

@@ -1,0 +1,392 @@
+"""One client's life, from its first octet to its last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from socksd.address import Destination, IPAddress
+from socksd.codes import Command, Method, ReplyCode
+from socksd.errors import LoginFailed, ProtocolError, Refused
+from socksd.events import (
+    Decided,
+    Event,
+    LoggedIn,
+    LoginRefused,
+    MethodChosen,
+    Outcome,
+    RequestReceived,
+    SessionClosed,
+    SessionOpened,
+)
+from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Verdict
+from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, Tally
+from socksd.server.connect import connect
+from socksd.server.runtime import Runtime
+from socksd.server.states import DEADLINE, TRANSITIONS, State
+from socksd.wire.handshake import ServerHandshake, Turn
+from socksd.wire.socks5 import Greeting, Request
+
+_log = Logger("socksd")
+
+_CLIENTS_TURN = frozenset({Turn.GREETING, Turn.LOGIN, Turn.REQUEST})
+
+# What a relay's end means for the session: its outcome, and a clause for the log.
+_RELAYED = {
+    EndedBy.BOTH: (Outcome.SERVED, ""),
+    EndedBy.CLIENT: (Outcome.RESET, "the client's connection broke"),
+    EndedBy.TARGET: (Outcome.RESET, "the target's connection broke"),
+    EndedBy.IDLE: (Outcome.IDLE, "nothing moved for the idle time"),
+    EndedBy.LINGER: (Outcome.IDLE, "half-closed, and nothing moved for the linger time"),
+    EndedBy.US: (Outcome.STOPPED, "the service has stopped"),
+}
+
+
+@implementer(ICarrier)
+class Session:
+    """
+    One client's life.
+
+    The first carrier of the client's end: it hears the dialogue of RFC 1928
+    and hands the end to a relay when there is one.
+
+    Attributes:
+        facts: What is known of the client; the request adds to them.
+        decision: The last decision that stands.
+        address: The address that was dialled, once it has answered.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_forget",
+        "_monotonic",
+        "_outcome",
+        "_overdue",
+        "_paused",
+        "_relay",
+        "_reply",
+        "_started",
+        "_task",
+        "address",
+        "client_port",
+        "decision",
+        "end",
+        "facts",
+        "handshake",
+        "number",
+        "request",
+        "runtime",
+        "state",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        end: IEnd,
+        runtime: Runtime,
+        facts: Facts,
+        client_port: int,
+        forget: Callable[[Session], None],
+    ) -> None:
+        """Begin with a client that has just connected; *forget* is called at the very end."""
+        self.number = number
+        self.end = end
+        self.runtime = runtime
+        self.facts = facts
+        self.client_port = client_port
+        self.state = State.OPEN
+        self.handshake = ServerHandshake()
+        self.request: Request | None = None
+        self.decision: Decision | None = None
+        self.address: IPAddress | None = None
+        self._forget = forget
+        self._started = time.time()
+        self._monotonic = runtime.clock.seconds()
+        self._outcome: tuple[Outcome, str] | None = None
+        self._reply: ReplyCode | None = None
+        self._task: Deferred[Any] | None = None
+        self._relay: IRelay | None = None
+        self._overdue = False
+        self._paused = False
+        self._deadline: IDelayedCall | None = None
+        self._arm(runtime.deadlines.handshake)
+        self.tell(SessionOpened(number, facts.client, client_port, facts.listener))
+
+    # -- what the client's end tells us (ICarrier) ---------------------------
+
+    def data_received(self, octets: bytes) -> None:
+        """Take octets of the dialogue, or early payload behind it."""
+        if self.state is State.CLOSING:
+            return  # read on only to hear FIN: closing on unread octets would reset
+        self.handshake.receive(octets)
+        if self.state is State.OPEN:
+            self.enter(State.NEGOTIATING)
+            if self.ask(self.facts).verdict is Verdict.DENY:
+                self._finish(Outcome.DENIED, "by its address")
+                return
+        if self.handshake.turn in _CLIENTS_TURN:
+            self._advance()
+        # Not paused at the first early octet: a paused transport hears neither
+        # FIN nor RST, and who has left would still cost a lookup and a connect.
+        elif len(self.handshake.unread) > self.runtime.early_data and not self._paused:
+            self._paused = True
+            self.end.transport.pauseProducing()
+
+    def read_ended(self) -> None:
+        """
+        Hear that the client sends no more.
+
+        With early payload waiting that is a half-close, and the relay will
+        pass it on. With none, a client that waits for a name or a connection
+        cannot be told from one that has left: most such have left.
+        """
+        if self.state is State.CLOSING:
+            self.end.transport.loseConnection()
+        elif self.handshake.turn in _CLIENTS_TURN or not self.handshake.unread:
+            self._left()
+            self.enter(State.CLOSING)
+            self.end.transport.loseConnection()
+
+    def lost(self, reason: Failure) -> None:
+        """Hear that the connection is gone, before a relay had it."""
+        self._left()
+        self._close()
+
+    # -- what the commands do ------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        """Tell the observer."""
+        self.runtime.observer(event)
+
+    def enter(self, state: State) -> None:
+        """Go on to *state*, under its deadline."""
+        if state not in TRANSITIONS[self.state]:
+            raise RuntimeError(f"no way from {self.state.name} to {state.name}")
+        before, name = DEADLINE[self.state], DEADLINE[state]
+        self.state = state
+        if name is None:
+            self._disarm()
+        elif name != before:
+            self._arm(getattr(self.runtime.deadlines, name))
+
+    def ask(self, facts: Facts) -> Decision:
+        """Ask the policy."""
+        self.decision = self.runtime.policy.decide(facts)
+        self.tell(Decided(self.number, self.decision, facts.address))
+        return self.decision
+
+    async def outcome_of(self, running: Deferred[Any]) -> Any:
+        """
+        Wait for *running* under the deadline of the state.
+
+        Raises:
+            Refused: HOST_UNREACHABLE at the deadline, as peers answer; the
+                other candidate, TTL expired, is an ICMP message that says
+                something else. Or what *running* failed with.
+        """
+        try:
+            return await running
+        except CancelledError:
+            if self._overdue:
+                seconds = getattr(self.runtime.deadlines, DEADLINE[self.state] or "")
+                reason = f"no answer within {seconds:g} s"
+            else:
+                reason = "the client has left"
+            raise Refused(ReplyCode.HOST_UNREACHABLE, reason) from None
+
+    async def relay(self, target: IEnd, bound: Destination) -> None:
+        """Tell the client that *target* has answered, and carry until both have ended."""
+        self.reply(ReplyCode.SUCCEEDED, bound)
+        self.enter(State.RELAYING)
+        self._relay = self.runtime.relay(self.end, target)
+        early = bytes(self.handshake.unread)
+        self.handshake.unread.clear()
+        if self._paused:
+            self.end.transport.resumeProducing()
+        tally = await self._relay.join(early)
+        self._outcome = self._outcome or _RELAYED[tally.ended_by]
+        self._close(tally)
+
+    def reply(self, code: ReplyCode, bound: Destination | None = None) -> None:
+        """Send the reply."""
+        self._reply = code
+        self.end.transport.write(self.handshake.reply(code, bound))
+
+    def stop(self) -> None:
+        """End at once: the service stops."""
+        self._outcome = self._outcome or _RELAYED[EndedBy.US]
+        if self._relay is not None:
+            self._relay.abort()
+        else:
+            self.end.transport.abortConnection()
+
+    # -- the dialogue --------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Take whole messages off what has arrived, while it is the client's turn."""
+        try:
+            while (message := self.handshake.take()) is not None:
+                if isinstance(message, Request):
+                    self._requested(message)
+                elif isinstance(message, Greeting):
+                    self._greeted(message)
+                else:
+                    self._run(self._login(message.username, message.password))
+        except ProtocolError as error:
+            if error.reply is not None:
+                self.reply(error.reply)
+            elif error.answer:
+                self.end.transport.write(error.answer)
+            self._finish(Outcome.PROTOCOL_ERROR, str(error))
+
+    def _greeted(self, greeting: Greeting) -> None:
+        acceptable = self.runtime.authenticator.methods(self.facts.client)
+        method = next((m for m in acceptable if m in greeting.methods), Method.NO_ACCEPTABLE)
+        self.end.transport.write(self.handshake.choose(method))
+        self.tell(MethodChosen(self.number, method, greeting.methods))
+        if method is Method.NO_ACCEPTABLE:
+            offered = ", ".join(f"{number:#04x}" for number in greeting.methods[:16])
+            self._finish(Outcome.NO_METHOD, f"offered only {offered}")
+        elif method is Method.NO_AUTHENTICATION:
+            self.facts = self.facts.known_as(ANONYMOUS)
+            self.enter(State.REQUESTING)
+        else:
+            self.enter(State.AUTHENTICATING)
+
+    async def _login(self, username: bytes, password: bytes) -> None:
+        try:
+            principal: Principal = await self.runtime.authenticator.login(
+                username, password, self.facts.client
+            )
+        except LoginFailed as failed:
+            user = username.decode(errors="surrogateescape")
+            client, port = self.facts.client, self.client_port
+            self.tell(LoginRefused(self.number, client, port, user, failed.reason))
+            self.facts = self.facts.known_as(Principal(user))
+            self.end.transport.write(self.handshake.status(ok=False))
+            self._finish(Outcome.LOGIN_FAILED, failed.reason)  # RFC 1929 section 2: MUST close
+            return
+        self.facts = self.facts.known_as(principal)
+        self.tell(LoggedIn(self.number, principal.name or ""))
+        self.end.transport.write(self.handshake.status(ok=True))
+        self.enter(State.REQUESTING)
+        self._task = None
+        self._advance()
+
+    def _requested(self, request: Request) -> None:
+        self.request = request
+        self.tell(RequestReceived(self.number, request.command, request.destination))
+        if request.command is Command.CONNECT:
+            self._run(connect(self, request))
+        else:
+            self.reply(ReplyCode.COMMAND_NOT_SUPPORTED)
+            self._finish(Outcome.FAILED, f"{request.command.name} is not supported")
+
+    def _run(self, command: Coroutine[Any, Any, None]) -> None:
+        task = Deferred.fromCoroutine(command)
+        if not task.called:
+            self._task = task
+        task.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        """End a session whose command has failed."""
+        if self._outcome is not None:  # the client has left, and the command heard of it
+            if not failure.check(CancelledError, Refused):
+                _log.failure("session {number} has left behind", failure, number=self.number)
+            return
+        code, outcome = ReplyCode.GENERAL_FAILURE, Outcome.ERROR
+        if failure.check(Refused):
+            refused: Refused = failure.value  # type: ignore[assignment]  # checked above
+            code, reason = refused.reply, refused.reason
+            denied = self.decision is not None and self.decision.verdict is Verdict.DENY
+            outcome = Outcome.DENIED if denied else Outcome.FAILED
+        elif failure.check(CancelledError) and self._overdue:
+            reason, outcome = "the login took too long", Outcome.TIMED_OUT
+        else:
+            _log.failure("session {number} has met a bug", failure, number=self.number)
+            reason = "a bug; its traceback is in the log"
+        if self.handshake.turn is Turn.STATUS:
+            self.end.transport.write(self.handshake.status(ok=False))
+        elif self.handshake.turn is Turn.REPLY:
+            self.reply(code)
+        self.end.carried_by(self)  # a relay with a bug may have it
+        self._finish(outcome, reason)
+
+    # -- the end -------------------------------------------------------------
+
+    def _finish(self, outcome: Outcome, reason: str) -> None:
+        """
+        Say no more: flush, send FIN, and wait for the client to close.
+
+        Closing at once could reset the connection under our last octets: the
+        client may have sent something that we have not read.
+        """
+        self._outcome = (outcome, reason)
+        self.enter(State.CLOSING)
+        if self._paused:
+            self.end.transport.resumeProducing()
+        self.end.finish_writing()
+
+    def _left(self) -> None:
+        """The client is no longer there to be served."""
+        if self._outcome is None:
+            self._outcome = (Outcome.CLIENT_LEFT, f"waiting for {self.state.value}")
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+
+    def _deadline_passed(self) -> None:
+        self._deadline = None
+        if self.state is State.CLOSING:
+            self.end.transport.abortConnection()
+        elif self._task is not None:
+            self._overdue = True
+            self._task.cancel()
+        else:
+            self._outcome = (Outcome.TIMED_OUT, f"waiting for {self.state.value}")
+            self.end.transport.abortConnection()
+
+    def _close(self, tally: Tally | None = None) -> None:
+        """Tell how it ended: once, and last."""
+        self.enter(State.CLOSED)
+        outcome, reason = self._outcome or (Outcome.ERROR, "ended without an outcome")
+        facts, request, decision = self.facts, self.request, self.decision
+        self.tell(
+            SessionClosed(
+                session=self.number,
+                started=self._started,
+                seconds=self.runtime.clock.seconds() - self._monotonic,
+                client=facts.client,
+                client_port=self.client_port,
+                listener=facts.listener,
+                user=facts.principal.name if facts.principal else None,
+                command=request.command if request else None,
+                destination=request.destination if request else None,
+                address=self.address,
+                rule=decision.rule if decision and decision.verdict is not Verdict.DEFER else None,
+                outcome=outcome,
+                reply=self._reply,
+                reason=reason,
+                up=tally.up if tally else 0,
+                down=tally.down if tally else 0,
+            )
+        )
+        self._forget(self)
+
+    def _arm(self, seconds: float) -> None:
+        if self._deadline is None:
+            self._deadline = self.runtime.clock.callLater(seconds, self._deadline_passed)
+        else:
+            self._deadline.reset(seconds)
+
+    def _disarm(self) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            deadline.cancel()

@@ -1,0 +1,25 @@
+"""Listeners make sessions of connections."""
+
+from twisted.internet.address import IPv4Address
+
+from socksd.server.protocol import SocksProtocol
+from tests.server.world import World
+
+
+def test_a_connection_becomes_a_session_of_its_listener() -> None:
+    world = World()
+    first, second = world.connect(), world.connect()
+    assert sorted(session.number for session in world.sessions) == [1, 2]
+    assert {session.facts.listener for session in world.sessions} == {"office"}
+    assert isinstance(first.protocol, SocksProtocol)
+    first.receive_reset()
+    assert len(world.sessions) == 1
+    second.receive_reset()
+    assert len(world.sessions) == 0
+
+
+def test_where_there_is_no_room_the_connection_is_closed() -> None:
+    """Twisted closes a connection whose factory gives no protocol."""
+    world = World()
+    world.sessions.door.overrun = True
+    assert world.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40000)) is None
