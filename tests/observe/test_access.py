@@ -45,13 +45,17 @@ class Kernel:
     """write(2), with limited room in what is written to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.room: int | None = None
+        self.room: int | None = None  # octets
+        self.busy = 0  # calls that will fail
         self.calls = 0
         self._write = os.write
         monkeypatch.setattr(os, "write", self.write)
 
     def write(self, descriptor: int, octets: bytes) -> int:
         self.calls += 1
+        if self.busy:
+            self.busy -= 1
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         if self.room is None:
             return self._write(descriptor, octets)
         if self.room == 0:
@@ -273,6 +277,40 @@ def test_a_torn_line_is_finished_before_the_next(
     assert sessions(path) == [1, 3]
     log.close()
     assert log.lost == 1
+
+
+def test_no_line_begins_in_the_middle_of_a_torn_one(
+    clock: Clock, path: Path, kernel: Kernel
+) -> None:
+    """Even when the file takes octets again a moment after it did not."""
+    log = AccessLog(str(path), clock)
+    kernel.room = 10
+    close(log, 1)
+    kernel.room, kernel.busy = None, 1
+    clock.advance(1.0)
+    close(log, 2)
+    clock.advance(1.0)
+    close(log, 3)
+    assert sessions(path) == [1, 3]
+    log.close()
+
+
+def test_half_a_line_is_not_called_writing_again(
+    clock: Clock, path: Path, kernel: Kernel, events: list[LogEvent]
+) -> None:
+    log = AccessLog(str(path), clock)
+    kernel.room = 0
+    close(log, 1)
+    kernel.room = 10
+    clock.advance(1.0)
+    close(log, 2)
+    assert len(events) == 1
+    kernel.room = None
+    clock.advance(1.0)
+    close(log, 3)
+    assert len(events) == 2
+    assert sessions(path) == [2, 3]
+    log.close()
 
 
 def test_closing_finishes_a_torn_line(clock: Clock, path: Path, kernel: Kernel) -> None:
