@@ -1,0 +1,176 @@
+"""Stand-ins for what egress/ asks: endpoints, lookups, name servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.names import dns
+from zope.interface import implementer
+
+from socksd.egress.lookup import Answer, ILookup
+from tests.fakes import FakeTransport
+
+
+class Target(Protocol):
+    """What a factory of the server room would build."""
+
+
+class TargetFactory(Factory[Target]):
+    noisy = False
+    protocol = Target
+
+
+@implementer(IStreamClientEndpoint)
+class FakeEndpoint:
+    """An endpoint whose attempt ends when the test says so, or at once."""
+
+    def __init__(self, at_once: Callable[[FakeEndpoint], None] | None = None) -> None:
+        self.at_once = at_once
+        self.begun = False
+        self.cancelled = False
+        self.transport: FakeTransport | None = None
+        self.connects_when_cancelled = False
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        assert not self.begun, "tried twice"
+        self.begun = True
+        self.factory = factory
+        self.attempt: Deferred[IProtocol] = Deferred(self._cancel)
+        if self.at_once:
+            self.at_once(self)
+        return self.attempt
+
+    def succeed(self) -> None:
+        protocol = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 80))
+        assert protocol is not None
+        self.transport = FakeTransport(protocol)
+        self.attempt.callback(protocol)
+
+    def fail(self, number: int = 111) -> None:
+        self.attempt.errback(ConnectError(number))
+
+    @property
+    def pending(self) -> bool:
+        return self.begun and not self.attempt.called
+
+    def _cancel(self, _: object) -> None:
+        self.cancelled = True
+        if self.connects_when_cancelled:
+            self.succeed()
+
+
+@implementer(ILookup)
+class FakeLookup:
+    """A lookup that waits for the test, or has its answers ready."""
+
+    def __init__(self, **ready: Answer | Exception) -> None:
+        self.ready = ready
+        self.asked: list[str] = []
+        self.cancelled: list[str] = []
+        self.waiting: dict[str, Deferred[Answer]] = {}
+        self.stopped = False
+
+    def lookup(self, name: str) -> Deferred[Answer]:
+        self.asked.append(name)
+        known = self.ready.get(name)
+        if known is not None:
+            return succeed(known) if isinstance(known, Answer) else fail(known)
+        self.waiting[name] = Deferred(lambda _: self.cancelled.append(name))
+        return self.waiting[name]
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+Reply = tuple[float, dns.Message | bytes] | OSError | None
+Server = Callable[[dns.Message], Reply]  # after how many seconds it says what
+
+
+class FakeUDP:
+    """A UDP transport connected to a fake server."""
+
+    def __init__(self, reactor: FakeReactor, protocol: Any, interface: str) -> None:
+        self.reactor = reactor
+        self.protocol = protocol
+        self.interface = interface
+        self.open = True
+
+    def connect(self, host: str, port: int) -> None:
+        self.server = (host, port)
+
+    def write(self, octets: bytes, addr: None) -> None:
+        question = dns.Message()
+        question.fromStr(octets)
+        self.reactor.questions.append((self.server, question))
+        reply = self.reactor.servers[self.server](question)
+        if isinstance(reply, ConnectionAbortedError):  # as the epoll reactor does it
+            self.reactor.callLater(0, self.protocol.stopProtocol)
+        elif isinstance(reply, ConnectionRefusedError):  # as the others do
+            self.reactor.callLater(0, self.protocol.connectionRefused)
+        elif isinstance(reply, OSError):
+            raise reply
+        elif reply is not None:
+            seconds, message = reply
+            said = message if isinstance(message, bytes) else message.toStr()
+            self.reactor.coming.append(self.reactor.callLater(seconds, self._receive, said))
+
+    def _receive(self, octets: bytes) -> None:
+        if self.open:
+            self.protocol.datagramReceived(octets, self.server)
+
+    def stopListening(self) -> None:
+        self.open = False
+        self.protocol.stopProtocol()
+
+
+class FakeReactor(MemoryReactorClock):
+    """A reactor with name servers at the other end of its UDP sockets."""
+
+    def __init__(self, **servers: Server) -> None:
+        super().__init__()
+        self.servers: dict[tuple[str, int], Server] = {}
+        self.questions: list[tuple[tuple[str, int], dns.Message]] = []
+        self.ports: list[FakeUDP] = []
+        self.coming: list[object] = []  # replies on their way, which are not ours
+        self.no_sockets: Exception | None = None
+
+    def listenUDP(self, port: int, protocol: Any, interface: str, size: int) -> FakeUDP:
+        if self.no_sockets:
+            raise self.no_sockets
+        assert port == 0, "the kernel picks the port"
+        protocol.transport = FakeUDP(self, protocol, interface)
+        self.ports.append(protocol.transport)
+        return protocol.transport
+
+    @property
+    def left(self) -> list[object]:
+        """What was begun here and has not ended."""
+        calls = [call for call in self.getDelayedCalls() if call not in self.coming]
+        return [*calls, *(port for port in self.ports if port.open)]
+
+
+def reply_to(question: dns.Message, *records: dns.RRHeader, code: int = dns.OK) -> dns.Message:
+    """Make the reply of a name server that has these records."""
+    message = dns.Message(question.id, answer=1, rCode=code, maxSize=0)
+    message.queries = question.queries
+    message.answers = list(records)
+    return message
+
+
+def a(name: bytes, address: str, ttl: int = 300) -> dns.RRHeader:
+    return dns.RRHeader(name, dns.A, ttl=ttl, payload=dns.Record_A(address))
+
+
+def aaaa(name: bytes, address: str, ttl: int = 300) -> dns.RRHeader:
+    return dns.RRHeader(name, dns.AAAA, ttl=ttl, payload=dns.Record_AAAA(address))
+
+
+def cname(name: bytes, target: bytes, ttl: int = 300) -> dns.RRHeader:
+    return dns.RRHeader(name, dns.CNAME, ttl=ttl, payload=dns.Record_CNAME(target))
