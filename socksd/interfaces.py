@@ -71,7 +71,8 @@ class IResolver(Interface):
         """
         Look a normalised name up; at least one address, in the order to try.
 
-        Fails with Refused(HOST_UNREACHABLE). Cancelling gives up this
+        Fails with Refused: HOST_UNREACHABLE where the name leads nowhere,
+        GENERAL_FAILURE where we cannot ask. Cancelling gives up this
         question, not that of others who ask the same.
         """
 

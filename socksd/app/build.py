@@ -119,6 +119,8 @@ def _resolver(config: Config, reactor: IReactor, problems: list[Problem]) -> Cac
         lambda: resolver_from(
             resolver.via,
             reactor,
+            # Under the session's own deadline, to have time for saying what went wrong.
+            timeout=config.deadlines.resolve * 0.8,
             threads=resolver.threads,
             ttl=resolver.ttl,
             negative_ttl=resolver.negative_ttl,
