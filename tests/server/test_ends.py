@@ -134,6 +134,8 @@ def test_a_pause_of_the_carriers_lasts(end: End, transport: FakeTransport) -> No
 def test_what_a_carrier_has_paused_is_not_resumed_for_the_next(
     end: End, transport: FakeTransport
 ) -> None:
+    transport.receive(b"banner")
+    end.carried_by(Carrier())
     end.carried_by(Carrier(transport.pauseProducing))
     transport.receive(b"enough")
     end.carried_by(Carrier())

@@ -1,0 +1,866 @@
+"""
+What every relay promises, on real sockets.
+
+The far sides are plain sockets that the test turns by hand, so that it can
+stop reading, half-close and reset when it wants to; time is a Clock's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import KeyPair, PrivateCertificate
+from twisted.internet.task import Clock, deferLater
+from zope.interface.verify import verifyObject
+
+from socksd.interfaces import EndedBy, IEnd, IRelay, Tally
+from socksd.relay.pump import Pump
+from socksd.server.ends import End
+
+IDLE = 900.0
+LINGER = 300.0
+MIB = 1 << 20
+BUFFER = 1 << 16  # what the sockets are given, where memory is measured
+
+RelayFactory = Callable[[IEnd, IEnd, IReactorTime, float, float], IRelay]
+
+
+@pytest.fixture(params=[pytest.param(Pump, id="pump")])
+def relay_factory(request: pytest.FixtureRequest) -> RelayFactory:
+    factory: RelayFactory = request.param
+    return factory
+
+
+class Far:
+    """
+    A far side.
+
+    Attributes:
+        reading: Whether it reads what comes.
+        ended: It has read FIN.
+        error: The errno it has met, 0 as long as all is well.
+        sent: How many octets its kernel has taken.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.received = bytearray()
+        self.reading = True
+        self.ended = False
+        self.error = 0
+        self.sent = 0
+        self._unsent = memoryview(b"")
+        self._finishing = False
+
+    def send(self, octets: bytes) -> None:
+        """Send, as the other end takes it."""
+        self._unsent = memoryview(bytes(self._unsent) + octets)
+
+    def finish(self) -> None:
+        """Send FIN behind it, and read on."""
+        self._finishing = True
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def reset(self) -> None:
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    @property
+    def closed(self) -> bool:
+        return self.sock.fileno() == -1
+
+    @property
+    def left(self) -> bool:
+        """Whether it has been told that the connection is over."""
+        return self.ended or self.error != 0
+
+    def turn(self) -> None:
+        """Send and read as much as goes without waiting."""
+        if self.closed:
+            return
+        try:
+            self._write()
+            if self.reading:
+                self._read()
+            # After FIN, recv() does not tell of a reset.
+            self.error = self.error or self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        except OSError as error:
+            self.error = error.errno or 0
+            self._unsent = memoryview(b"")
+
+    def _write(self) -> None:
+        try:
+            while self._unsent:
+                count = self.sock.send(self._unsent[:MIB])
+                self._unsent = self._unsent[count:]
+                self.sent += count
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        if self._finishing:
+            self._finishing = False
+            self._finish()
+
+    def _finish(self) -> None:
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def _read(self) -> None:
+        try:
+            while not self.ended:
+                octets = self.sock.recv(MIB)
+                self.received += octets
+                self.ended = not octets
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+
+
+class SecureFar(Far):
+    """A far side that speaks TLS; its FIN is close_notify, and ends both directions."""
+
+    def _finish(self) -> None:
+        assert isinstance(self.sock, ssl.SSLSocket)
+        with suppress(ssl.SSLError):  # it is sent; the answer may take its time
+            self.sock.unwrap()
+
+
+@dataclass
+class Relayed:
+    """A relay between two far sides."""
+
+    relay: IRelay
+    client: Far
+    target: Far
+    clock: Clock
+    tallies: list[Tally] = field(default_factory=list)
+
+    @property
+    def tally(self) -> Tally:
+        (tally,) = self.tallies
+        return tally
+
+    def far(self, name: str) -> tuple[Far, Far]:
+        """Give the named one, and the other."""
+        pair = (self.client, self.target)
+        return pair if name == "client" else (pair[1], pair[0])
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Turn both far sides, and the reactor, until *condition* holds."""
+        for _ in range(20_000):
+            self.client.turn()
+            self.target.turn()
+            if condition():
+                return
+            await one_turn()
+        pytest.fail("it has not come about")
+
+    async def settle(self) -> None:
+        """Turn until all has happened that will."""
+        seen, quiet = None, 0
+        while quiet < 20:
+            await one_turn()
+            self.client.turn()
+            self.target.turn()
+            now = [
+                (far.sent, len(far.received), far.ended, far.error)
+                for far in (self.client, self.target)
+            ]
+            quiet = quiet + 1 if now == seen else 0
+            seen = now
+
+    async def ended(self) -> None:
+        await self.until(lambda: self.tallies)
+
+    def check_closed(self) -> None:
+        """Both ends are gone, and nothing is left to happen."""
+        assert self.tallies
+        assert not self.clock.getDelayedCalls()
+
+
+def one_turn() -> Deferred[None]:
+    return deferLater(reactor, 0, lambda: None)
+
+
+class Meet(Factory[End]):
+    """Makes one End, and tells of it once it is connected."""
+
+    def __init__(self) -> None:
+        self.met: Deferred[End] = Deferred()
+
+    def buildProtocol(self, addr: IAddress | None) -> End:
+        end = End()
+        reactor.callLater(0, self.met.callback, end)
+        return end
+
+
+async def accepted(
+    listen: Callable[[Factory[End]], IListeningPort], connect: Callable[[Any], socket.socket]
+) -> tuple[End, socket.socket]:
+    """Give a connection that was made to us: our end of it, and the far side's."""
+    meet = Meet()
+    port = listen(meet)
+    sock = connect(port.getHost())
+    end = await meet.met
+    await port.stopListening()
+    return end, sock
+
+
+async def dialled(buffer: int | None) -> tuple[End, socket.socket]:
+    """Give a connection that we have made."""
+    with socket.socket() as listener:
+        if buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        port = listener.getsockname()[1]
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        end = await endpoint.connect(Factory.forProtocol(End))
+        return end, listener.accept()[0]
+
+
+@asynccontextmanager
+async def relayed(
+    relay_factory: RelayFactory, early: bytes = b"", buffer: int | None = None
+) -> AsyncIterator[Relayed]:
+    """Join a client and a target; *buffer* sizes the kernel's, where that matters."""
+
+    def connect(address: IPv4Address) -> socket.socket:
+        sock = socket.socket()
+        if buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        sock.connect((address.host, address.port))
+        return sock
+
+    client, client_far = await accepted(
+        lambda factory: reactor.listenTCP(0, factory, interface="127.0.0.1"), connect
+    )
+    target, target_far = await dialled(buffer)
+    if buffer:
+        for end in (client, target):
+            handle = end.transport.getHandle()
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    async with joined(relay_factory, client, Far(client_far), target, Far(target_far), early) as r:
+        yield r
+
+
+@asynccontextmanager
+async def joined(
+    relay_factory: RelayFactory,
+    client: End,
+    client_far: Far,
+    target: End,
+    target_far: Far,
+    early: bytes = b"",
+) -> AsyncIterator[Relayed]:
+    clock = Clock()
+    relay = relay_factory(client, target, clock, IDLE, LINGER)
+    result = Relayed(relay, client_far, target_far, clock)
+    relay.join(early).addCallback(result.tallies.append)
+    try:
+        yield result
+    finally:
+        client_far.close()
+        target_far.close()
+        relay.abort()
+        for _ in range(3):
+            await one_turn()
+
+
+both_ways = pytest.mark.parametrize("name", ["client", "target"])
+
+
+def noise(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(scope="module")
+def _warm() -> None:
+    """The reactor's first port brings descriptors that it keeps for good."""
+    port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+    pytest_twisted.blockon(maybeDeferred(port.stopListening))
+
+
+@pytest.fixture(autouse=True)
+def _descriptors(_warm: None) -> Iterator[None]:
+    """Every test leaves as many descriptors as it has found."""
+    before = descriptors()
+    yield
+    assert descriptors() == before
+
+
+# -- octets -------------------------------------------------------------------
+
+
+async def test_it_is_a_relay(relay_factory: RelayFactory) -> None:
+    async with relayed(relay_factory) as r:
+        assert verifyObject(IRelay, r.relay)
+
+
+async def test_every_octet_arrives_both_ways_at_once(relay_factory: RelayFactory) -> None:
+    up, down = noise(1, 3 * MIB + 1), noise(2, 5 * MIB + 7)
+    chunks = random.Random(3)
+    async with relayed(relay_factory) as r:
+        sent = {"up": 0, "down": 0}
+        while sent["up"] < len(up) or sent["down"] < len(down):
+            for far, octets, way in ((r.client, up, "up"), (r.target, down, "down")):
+                size = chunks.choice([1, 2, 1447, 4096, 65535, 65537, 300_001])
+                far.send(octets[sent[way] : sent[way] + size])
+                sent[way] += size
+            r.client.turn()
+            r.target.turn()
+            await one_turn()
+        r.client.finish()
+        r.target.finish()
+        await r.ended()
+        await r.until(lambda: r.client.ended and r.target.ended)
+        assert r.target.received == up
+        assert r.client.received == down
+        assert r.tally == Tally(len(up), len(down), EndedBy.BOTH)
+        r.check_closed()
+
+
+async def test_early_octets_come_first(relay_factory: RelayFactory) -> None:
+    async with relayed(relay_factory, early=b"early ") as r:
+        r.client.send(b"late")
+        await r.until(lambda: len(r.target.received) == 10)
+        assert r.target.received == b"early late"
+        assert r.relay.up == 10
+
+
+async def test_a_target_may_speak_first(relay_factory: RelayFactory) -> None:
+    async with relayed(relay_factory) as r:
+        r.target.send(b"220 ready\r\n")
+        await r.until(lambda: r.client.received)
+        assert r.client.received == b"220 ready\r\n"
+        assert (r.relay.up, r.relay.down) == (0, 11)
+
+
+async def test_counters_follow_while_it_runs(relay_factory: RelayFactory) -> None:
+    async with relayed(relay_factory) as r:
+        for count in range(1, 20):
+            r.client.send(b"ping")
+            await r.until(lambda n=count: len(r.target.received) == 4 * n)
+            r.target.send(b"pong!")
+            await r.until(lambda n=count: len(r.client.received) == 5 * n)
+            assert (r.relay.up, r.relay.down) == (4 * count, 5 * count)
+
+
+# -- a far side that does not read --------------------------------------------
+
+
+@both_ways
+async def test_memory_is_bounded_while_a_far_side_does_not_read(
+    relay_factory: RelayFactory, name: str
+) -> None:
+    async with relayed(relay_factory, buffer=BUFFER) as r:
+        slow, fast = r.far(name)
+        slow.reading = False
+        octets = noise(4, MIB) * 64
+        fast.send(octets)
+        await r.settle()
+        assert 0 < fast.sent < 2 * MIB  # four kernel buffers, and the relay's own
+        slow.reading = True
+        fast.finish()
+        await r.until(lambda: slow.ended)
+        assert slow.received == octets
+
+
+@both_ways
+async def test_the_other_direction_flows_meanwhile(relay_factory: RelayFactory, name: str) -> None:
+    async with relayed(relay_factory, buffer=BUFFER) as r:
+        slow, fast = r.far(name)
+        slow.reading = False
+        fast.send(bytes(8 * MIB))
+        await r.settle()
+        slow.send(noise(5, 2 * MIB))
+        await r.until(lambda: len(fast.received) == 2 * MIB)
+        assert fast.received == noise(5, 2 * MIB)
+
+
+# -- the end, in order --------------------------------------------------------
+
+
+@both_ways
+async def test_half_closed_the_other_direction_flows_on(
+    relay_factory: RelayFactory, name: str
+) -> None:
+    async with relayed(relay_factory) as r:
+        first, second = r.far(name)
+        first.send(b"GET /\r\n")
+        first.finish()
+        await r.until(lambda: second.ended)
+        assert second.received == b"GET /\r\n"
+        page = noise(6, 4 * MIB)
+        second.send(page)
+        await r.until(lambda: len(first.received) == len(page))
+        assert not first.left
+        assert not r.tallies
+        second.finish()
+        await r.until(lambda: first.ended)
+        assert first.received == page
+        await r.ended()
+        assert r.tally.ended_by is EndedBy.BOTH
+        r.check_closed()
+
+
+@both_ways
+async def test_the_last_octets_before_fin_are_delivered(
+    relay_factory: RelayFactory, name: str
+) -> None:
+    """100 of 100, though the sender closes without waiting."""
+    for size in range(1, 101):
+        async with relayed(relay_factory) as r:
+            first, second = r.far(name)
+            octets = noise(size, size * 997)
+            second.finish()
+            first.send(octets)
+            first.turn()
+            await r.until(lambda far=first, n=size * 997: far.sent == n)
+            first.close()
+            await r.until(lambda far=second: far.ended)
+            await r.ended()
+            assert second.received == octets
+            assert r.tally.ended_by is EndedBy.BOTH
+
+
+@both_ways
+async def test_the_last_octets_wait_for_a_slow_reader(
+    relay_factory: RelayFactory, name: str
+) -> None:
+    """Both have sent FIN; what is under way still arrives."""
+    async with relayed(relay_factory, buffer=BUFFER) as r:
+        slow, fast = r.far(name)
+        slow.reading = False
+        octets = noise(7, MIB)
+        fast.send(octets)
+        fast.finish()
+        slow.finish()
+        await r.settle()
+        slow.reading = True
+        await r.until(lambda: slow.ended)
+        assert slow.received == octets
+        assert fast.ended
+        await r.ended()
+        assert r.tally.ended_by is EndedBy.BOTH
+
+
+# -- the end, by a reset ------------------------------------------------------
+
+
+@both_ways
+async def test_a_reset_arrives_as_a_reset(relay_factory: RelayFactory, name: str) -> None:
+    async with relayed(relay_factory) as r:
+        first, second = r.far(name)
+        first.send(b"half a mess")
+        await r.until(lambda: second.received)
+        first.reset()
+        await r.until(lambda: second.left)
+        assert second.error == errno.ECONNRESET
+        await r.ended()
+        assert r.tally.ended_by == name
+        r.check_closed()
+
+
+@both_ways
+async def test_a_reset_reaches_whom_was_paused(relay_factory: RelayFactory, name: str) -> None:
+    """The one who does not read resets: the other must not stay connected."""
+    async with relayed(relay_factory, buffer=BUFFER) as r:
+        first, second = r.far(name)
+        first.reading = False
+        second.send(bytes(8 * MIB))
+        await r.settle()
+        assert second.sent < 2 * MIB
+        first.reset()
+        await r.until(lambda: second.left)
+        assert second.error == errno.ECONNRESET
+        await r.ended()
+        assert r.tally.ended_by == name
+        r.check_closed()
+
+
+@both_ways
+async def test_a_reset_behind_octets_that_wait_is_found(
+    relay_factory: RelayFactory, name: str
+) -> None:
+    """The one who was paused resets; the one who did not read learns of it when it does."""
+    async with relayed(relay_factory, buffer=BUFFER) as r:
+        first, second = r.far(name)
+        second.reading = False
+        octets = noise(8, 8 * MIB)
+        first.send(octets)
+        await r.settle()
+        first.reset()
+        await r.settle()
+        second.reading = True
+        await r.until(lambda: second.left)
+        assert second.error == errno.ECONNRESET
+        assert octets.startswith(second.received)
+        await r.ended()
+        assert r.tally.ended_by == name
+
+
+@both_ways
+async def test_a_reset_after_a_half_close_stays_a_reset(
+    relay_factory: RelayFactory, name: str
+) -> None:
+    async with relayed(relay_factory) as r:
+        first, second = r.far(name)
+        first.finish()
+        await r.until(lambda: second.ended)
+        second.send(b"for nobody")
+        await r.until(lambda: first.received)
+        first.reset()
+        second.send(b"for nobody")  # the relay learns of the reset as it writes
+        await r.settle()
+        second.send(b"for nobody")
+        await r.ended()
+        assert r.tally.ended_by == name
+        await r.until(lambda: second.error)
+        assert second.error in (errno.EPIPE, errno.ECONNRESET)  # EPIPE: it has read FIN before
+        r.check_closed()
+
+
+async def test_abort_resets_both(relay_factory: RelayFactory) -> None:
+    async with relayed(relay_factory) as r:
+        r.client.send(b"hello")
+        await r.until(lambda: r.target.received)
+        r.relay.abort()
+        await r.until(lambda: r.client.left and r.target.left)
+        assert (r.client.error, r.target.error) == (errno.ECONNRESET, errno.ECONNRESET)
+        assert r.tally == Tally(5, 0, EndedBy.US)
+        r.check_closed()
+
+
+@both_ways
+async def test_abort_while_one_is_paused_leaves_nobody(
+    relay_factory: RelayFactory, name: str
+) -> None:
+    async with relayed(relay_factory, buffer=BUFFER) as r:
+        slow, fast = r.far(name)
+        slow.reading = False
+        fast.send(bytes(8 * MIB))
+        await r.settle()
+        r.relay.abort()
+        await r.ended()
+        assert r.tally.ended_by is EndedBy.US
+        await r.until(lambda: fast.left)
+        r.check_closed()
+
+
+# -- deadlines ----------------------------------------------------------------
+
+
+async def test_an_idle_relay_is_reset(relay_factory: RelayFactory) -> None:
+    async with relayed(relay_factory) as r:
+        r.clock.advance(IDLE / 2)
+        r.client.send(b"still here")
+        await r.until(lambda: r.target.received)
+        r.clock.advance(IDLE - 1)
+        await r.settle()
+        assert not r.client.left
+        r.clock.advance(1)
+        await r.until(lambda: r.client.left and r.target.left)
+        assert (r.client.error, r.target.error) == (errno.ECONNRESET, errno.ECONNRESET)
+        assert r.tally.ended_by is EndedBy.IDLE
+        r.check_closed()
+
+
+@both_ways
+async def test_a_far_side_that_reads_no_more_is_idle(
+    relay_factory: RelayFactory, name: str
+) -> None:
+    async with relayed(relay_factory, buffer=BUFFER) as r:
+        slow, fast = r.far(name)
+        slow.reading = False
+        fast.send(bytes(8 * MIB))
+        await r.settle()
+        r.clock.advance(IDLE)
+        await r.until(lambda: fast.left)
+        await r.ended()
+        assert r.tally.ended_by is EndedBy.IDLE
+        r.check_closed()
+
+
+@both_ways
+async def test_half_closed_it_lingers_while_octets_move(
+    relay_factory: RelayFactory, name: str
+) -> None:
+    async with relayed(relay_factory) as r:
+        first, second = r.far(name)
+        first.finish()
+        await r.until(lambda: second.ended)
+        for count in range(1, 13):  # an hour
+            r.clock.advance(LINGER - 1)
+            second.send(b"more")
+            await r.until(lambda n=count: len(first.received) == 4 * n)
+        assert not r.tallies
+        r.clock.advance(LINGER)
+        await r.until(lambda: first.left)
+        assert first.error == errno.ECONNRESET  # it was told no end, for there was none
+        await r.ended()
+        assert r.tally.ended_by is EndedBy.LINGER
+        r.check_closed()
+
+
+@both_ways
+async def test_what_is_under_way_at_the_linger_deadline_still_arrives(
+    relay_factory: RelayFactory, name: str
+) -> None:
+    """All was handed to the kernel, and FIN behind it; its reader is only slow."""
+    async with relayed(relay_factory) as r:
+        slow, fast = r.far(name)
+        slow.reading = False
+        octets = noise(9, 100_000)
+        fast.send(octets)
+        fast.finish()
+        await r.settle()
+        r.clock.advance(LINGER)
+        await r.settle()
+        slow.reading = True
+        await r.until(lambda: slow.left)
+        assert slow.received == octets
+        assert slow.ended
+        await r.ended()
+        assert r.tally.ended_by is EndedBy.LINGER
+
+
+@both_ways
+async def test_octets_that_nobody_reads_are_cut_off_though_both_have_closed(
+    relay_factory: RelayFactory, name: str
+) -> None:
+    async with relayed(relay_factory, buffer=BUFFER) as r:
+        slow, fast = r.far(name)
+        slow.reading = False
+        fast.send(bytes(8 * MIB))
+        await r.settle()
+        fast.close()
+        slow.finish()
+        await r.settle()
+        for _ in range(2):
+            r.clock.advance(LINGER)
+            await r.settle()
+        await r.ended()
+        assert r.tally.ended_by is EndedBy.LINGER
+        r.check_closed()
+
+
+# -- anything, in any order ---------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(24))
+async def test_any_schedule_ends_as_the_model_says(relay_factory: RelayFactory, seed: int) -> None:
+    """
+    Each far side sees a beginning of what the other has sent: all of it, and
+    then FIN, unless somebody broke off.
+    """
+    rng = random.Random(seed)
+    async with relayed(relay_factory, buffer=rng.choice([None, BUFFER])) as r:
+        sides = {"client": r.client, "target": r.target}
+        sent = {"client": b"", "target": b""}
+        open_ = {"client", "target"}  # who has not sent FIN
+        broken_by: str | None = None
+        for _ in range(rng.randrange(5, 60)):
+            name = rng.choice(["client", "target"])
+            far = sides[name]
+            match rng.choices(["send", "stall", "turn", "fin", "reset", "abort"], _ODDS)[0]:
+                case "send" if name in open_:
+                    octets = rng.randbytes(rng.choice([1, 1000, 65_536, 300_000]))
+                    sent[name] += octets
+                    far.send(octets)
+                case "stall":
+                    far.reading = not far.reading
+                case "fin":
+                    open_.discard(name)
+                    far.finish()
+                case "reset":
+                    broken_by = name
+                    far.reset()
+                case "abort":
+                    broken_by = "us"
+                    r.relay.abort()
+                case _:
+                    for _ in range(rng.randrange(10)):
+                        await one_turn()
+                        r.client.turn()
+                        r.target.turn()
+            if broken_by:
+                break
+        r.client.reading = r.target.reading = True
+        r.client.finish()
+        r.target.finish()
+        if broken_by in sides:
+            await r.settle()
+            r.clock.advance(LINGER)  # for a reset that nobody was there to hear
+        await r.ended()
+        await r.until(lambda: all(far.closed or far.left for far in sides.values()))
+        assert sent["client"].startswith(r.target.received)
+        assert sent["target"].startswith(r.client.received)
+        if broken_by is None:
+            assert r.target.received == sent["client"]
+            assert r.client.received == sent["target"]
+            ended = Tally(len(sent["client"]), len(sent["target"]), EndedBy.BOTH)
+            assert r.tally == ended
+        else:
+            assert r.tally.ended_by in (broken_by, EndedBy.LINGER, EndedBy.BOTH)
+            assert len(r.target.received) <= r.tally.up <= len(sent["client"])
+            assert len(r.client.received) <= r.tally.down <= len(sent["target"])
+        r.check_closed()
+
+
+_ODDS = [40, 15, 38, 3, 2, 2]
+
+
+# -- transports with ways of their own (the pump takes them all) --------------
+
+
+# Twisted's own, about how it uses pyOpenSSL.
+over_tls = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@asynccontextmanager
+async def relayed_over_tls() -> AsyncIterator[Relayed]:
+    """Join a client that speaks TLS with us, and a target."""
+    certificate = _self_signed()
+    client, plain = await accepted(
+        lambda factory: reactor.listenSSL(0, factory, certificate.options(), interface="127.0.0.1"),
+        lambda address: socket.create_connection((address.host, address.port)),
+    )
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    plain.setblocking(False)
+    secure = context.wrap_socket(plain, do_handshake_on_connect=False)
+    for _ in range(1000):
+        try:
+            secure.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            await one_turn()
+    target, target_far = await dialled(None)
+    async with joined(Pump, client, SecureFar(secure), target, Far(target_far)) as r:
+        yield r
+
+
+@cache
+def _self_signed() -> PrivateCertificate:
+    certificate: PrivateCertificate = KeyPair.generate(size=2048).selfSignedCert(1, CN="localhost")
+    return certificate
+
+
+@over_tls
+async def test_over_tls_every_octet_arrives_before_the_targets_fin() -> None:
+    """Twisted holds small writes back for a turn; a half-close would lose them."""
+    async with relayed_over_tls() as r:
+        r.client.send(b"GET /\r\n")
+        await r.until(lambda: r.target.received)
+        page = noise(10, MIB)
+        r.target.send(page + b"the end")
+        r.target.finish()
+        await r.until(lambda: r.client.ended)
+        assert r.client.received == page + b"the end"
+        r.client.finish()
+        await r.ended()
+        assert r.tally == Tally(7, MIB + 7, EndedBy.BOTH)
+        r.check_closed()
+
+
+@over_tls
+async def test_over_tls_the_client_may_send_on_behind_the_targets_fin() -> None:
+    async with relayed_over_tls() as r:
+        r.target.finish()
+        await r.until(lambda: r.client.ended)
+        r.client.send(noise(11, MIB))
+        await r.until(lambda: len(r.target.received) == MIB)
+        assert r.target.received == noise(11, MIB)
+
+
+@over_tls
+async def test_over_tls_close_notify_ends_the_target_in_order() -> None:
+    async with relayed_over_tls() as r:
+        r.client.send(b"bye")
+        r.client.finish()
+        await r.until(lambda: r.target.ended)
+        assert r.target.received == b"bye"
+        assert r.target.error == 0
+        await r.ended()
+        assert r.tally.ended_by is EndedBy.BOTH
+
+
+@over_tls
+async def test_over_tls_close_notify_is_heard_while_the_target_is_paused() -> None:
+    """Else the target would pour what it has into nothing, and never be idle."""
+    async with relayed_over_tls() as r:
+        r.client.reading = False
+        r.target.send(bytes(64 * MIB))
+        await r.settle()
+        r.client.finish()
+        await r.settle()
+        r.client.reading = True
+        await r.ended()
+        assert r.target.sent < 64 * MIB
+        assert r.tally.ended_by in (EndedBy.BOTH, EndedBy.CLIENT)
+
+
+@over_tls
+async def test_over_tls_a_reset_and_an_abort_are_resets() -> None:
+    async with relayed_over_tls() as r:
+        r.client.reset()
+        await r.until(lambda: r.target.left)
+        assert r.target.error == errno.ECONNRESET
+        await r.ended()
+        assert r.tally.ended_by is EndedBy.CLIENT
+    async with relayed_over_tls() as r:
+        r.relay.abort()
+        await r.until(lambda: r.target.left and r.client.left)
+        assert r.target.error == errno.ECONNRESET
+        assert r.tally.ended_by is EndedBy.US
+
+
+async def test_a_client_on_a_unix_socket_half_closes(tmp_path: Path) -> None:
+    path = str(tmp_path / "socks")
+
+    def connect(_: object) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        return sock
+
+    client, client_far = await accepted(lambda factory: reactor.listenUNIX(path, factory), connect)
+    target, target_far = await dialled(None)
+    async with joined(Pump, client, Far(client_far), target, Far(target_far)) as r:
+        r.client.send(noise(12, MIB))
+        r.client.finish()
+        await r.until(lambda: r.target.ended)
+        assert r.target.received == noise(12, MIB)
+        r.target.send(b"answer")
+        r.target.finish()
+        await r.until(lambda: r.client.ended)
+        assert r.client.received == b"answer"
+        await r.ended()
+        assert r.tally.ended_by is EndedBy.BOTH
