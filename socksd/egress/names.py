@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from socksd.codes import ReplyCode
 from socksd.egress.lookup import Answer, ILookup, NoSuchName
-from socksd.egress.nameservers import IReactorAsking, NameServer, NameServers
+from socksd.egress.nameservers import NameServers
 from socksd.errors import Refused
 
 RESOLUTION_DELAY = 0.05  # seconds; RFC 8305 section 3
@@ -48,11 +48,9 @@ class DNSResolver:
             the deadline of those who ask, or they leave before they hear why.
     """
 
-    def __init__(
-        self, servers: Sequence[NameServer], reactor: IReactorAsking, timeout: float
-    ) -> None:
-        self._servers = NameServers(servers, reactor)
-        self._clock: IReactorTime = reactor
+    def __init__(self, servers: NameServers, clock: IReactorTime, timeout: float) -> None:
+        self._servers = servers
+        self._clock = clock
         self._timeout = timeout
 
     def lookup(self, name: str) -> Deferred[Answer]:

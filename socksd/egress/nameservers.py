@@ -10,20 +10,22 @@ stay open, and their time-outs are on the global reactor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from random import SystemRandom
+from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
 from typing import cast
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError, ConnectError, ConnectionClosed
-from twisted.internet.interfaces import IReactorUDP, ITCPTransport, IUDPTransport
-from twisted.internet.protocol import DatagramProtocol, Factory, connectionDone
+from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, ITCPTransport
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.names import dns
 from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from socksd.address import IPAddress
 from socksd.codes import ReplyCode
@@ -46,7 +48,10 @@ _RCODES = {
 _random_id = SystemRandom().getrandbits
 
 
-class IReactorAsking(IReactorConnecting, IReactorUDP):
+MakeSocket = Callable[[int, int], socket]  # of an address family and a type
+
+
+class IReactorAsking(IReactorConnecting, IReactorFDSet):
     """What asking name servers takes of the reactor."""
 
 
@@ -91,22 +96,66 @@ class _Question:
             self.replied.errback(reason)
 
 
-class _Datagrams(DatagramProtocol):
-    noisy = False
+@implementer(IReadDescriptor)
+class _Datagrams:
+    """
+    A UDP socket for one question.
 
-    def __init__(self, question: _Question) -> None:
+    Connected, it hears of nobody but the server, and of an ICMP "port
+    unreachable" at once. Twisted's own UDP port would do, if it did not log
+    two lines for every name that is looked up.
+
+    Raises:
+        OSError: No socket is to be had.
+    """
+
+    def __init__(
+        self, server: NameServer, question: _Question, reactor: IReactorFDSet, make: MakeSocket
+    ) -> None:
         self._question = question
+        self._reactor = reactor
+        self._server = (str(server.address), server.port)
+        family = AF_INET6 if isinstance(server.address, IPv6Address) else AF_INET
+        self._socket = make(family, SOCK_DGRAM)
 
-    def datagramReceived(self, datagram: bytes, addr: object) -> None:
-        self._question.received(datagram)
+    def ask(self) -> None:
+        """Send the question, from a port that the kernel picks at random."""
+        try:
+            self._socket.setblocking(False)
+            self._socket.connect(self._server)
+            self._socket.send(self._question.octets)
+        except OSError as error:
+            self._question.failed(error)
+        else:
+            self._reactor.addReader(self)
 
-    def connectionRefused(self) -> None:
-        self._question.failed(ConnectionRefusedError())
+    def close(self) -> None:
+        """Give the socket back."""
+        self._reactor.removeReader(self)
+        self._socket.close()
 
-    def stopProtocol(self) -> None:
-        # Not only by us: for an ICMP "port unreachable" Linux reports EPOLLERR
-        # without EPOLLIN, and Twisted's epoll reactor then closes the socket.
-        self.connectionRefused()
+    def doRead(self) -> None:
+        """Take one datagram."""
+        try:
+            octets = self._socket.recv(DATAGRAM)
+        except BlockingIOError:  # a wrong checksum is noticed as late as this
+            return
+        except OSError as error:
+            self._question.failed(error)
+        else:
+            self._question.received(octets)
+
+    def fileno(self) -> int:
+        """Give the descriptor."""
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        """Name it in the reactor's own complaints."""
+        return "dns"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Hear of EPOLLERR without EPOLLIN, as which Linux may report the ICMP error."""
+        self._question.failed(reason)
 
 
 class _Stream(Int16StringReceiver):
@@ -142,11 +191,18 @@ class NameServers:
 
     Args:
         servers: At least one, in the order to ask.
+        make_socket: For tests.
     """
 
-    def __init__(self, servers: Sequence[NameServer], reactor: IReactorAsking) -> None:
+    def __init__(
+        self,
+        servers: Sequence[NameServer],
+        reactor: IReactorAsking,
+        make_socket: MakeSocket = socket,
+    ) -> None:
         self._servers = tuple(servers)
         self._reactor = reactor
+        self._make_socket = make_socket
 
     async def ask(self, name: bytes, kind: int) -> dns.Message:
         """
@@ -190,26 +246,16 @@ class NameServers:
     async def _over_udp(
         self, server: NameServer, question: _Question, seconds: float
     ) -> dns.Message:
-        protocol = _Datagrams(question)
-        interface = "::" if isinstance(server.address, IPv6Address) else ""
         try:
-            # Port 0: the kernel picks one at random.
-            port = self._reactor.listenUDP(0, protocol, interface, DATAGRAM)
-        except CannotListenError as error:  # out of descriptors: ours, not the name's
+            datagrams = _Datagrams(server, question, self._reactor, self._make_socket)
+        except OSError as error:  # out of descriptors: ours, not the name's
             reason = "no socket to ask a name server with"
             raise Refused(ReplyCode.GENERAL_FAILURE, reason) from error
-        transport = cast("IUDPTransport", protocol.transport)
         try:
-            try:
-                # Connected, the socket hears of nobody else, and of an ICMP
-                # "port unreachable" at once.
-                transport.connect(str(server.address), server.port)
-                transport.write(question.octets, None)
-            except OSError as error:
-                question.failed(error)
+            datagrams.ask()
             return await question.replied.addTimeout(seconds, self._reactor)
         finally:
-            port.stopListening()
+            datagrams.close()
 
     async def _over_tcp(
         self, server: NameServer, question: _Question, seconds: float

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from socksd.egress.cache import ENTRIES, NEGATIVE_TTL, CachingResolver
 from socksd.egress.lookup import ILookup
 from socksd.egress.names import DNSResolver
-from socksd.egress.nameservers import IReactorAsking, NameServer
+from socksd.egress.nameservers import IReactorAsking, NameServer, NameServers
 from socksd.egress.system import THREADS, TTL, LookupThreads, SystemResolver
 from socksd.errors import did_you_mean
 
@@ -53,7 +53,7 @@ def resolver_from(
     if text == "system":
         lookup = SystemResolver(reactor, LookupThreads(threads), ttl)
     elif kind == "dns" and colon:
-        lookup = DNSResolver(name_servers(rest), reactor, timeout)
+        lookup = DNSResolver(NameServers(name_servers(rest), reactor), reactor, timeout)
     else:
         hint = did_you_mean(kind, ["system", "dns"])
         raise ValueError(f"no resolver {text!r}: write 'system' or 'dns:SERVER,...'{hint}")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from socket import SOCK_DGRAM
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.error import ConnectError, ConnectionLost
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReadDescriptor,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.names import dns
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from socksd.egress.lookup import Answer, ILookup
@@ -94,40 +100,64 @@ Server = Callable[[dns.Message], Reply]  # after how many seconds it says what
 
 
 class FakeUDP:
-    """A UDP transport connected to a fake server."""
+    """A UDP socket connected to a fake server."""
 
-    def __init__(self, reactor: FakeReactor, protocol: Any, interface: str) -> None:
+    def __init__(self, reactor: FakeReactor, family: int) -> None:
         self.reactor = reactor
-        self.protocol = protocol
-        self.interface = interface
+        self.family = family
         self.open = True
+        self.blocking = True
+        self.arrived: list[bytes | OSError] = []
+        self.reader: IReadDescriptor | None = None
 
-    def connect(self, host: str, port: int) -> None:
-        self.server = (host, port)
+    def setblocking(self, blocking: bool) -> None:
+        self.blocking = blocking
 
-    def write(self, octets: bytes, addr: None) -> None:
+    def connect(self, server: tuple[str, int]) -> None:
+        self.server = server
+
+    def fileno(self) -> int:
+        return 1000 + self.reactor.sockets.index(self)
+
+    def send(self, octets: bytes) -> int:
+        assert not self.blocking
         question = dns.Message()
         question.fromStr(octets)
         self.reactor.questions.append((self.server, question))
         reply = self.reactor.servers[self.server](question)
-        if isinstance(reply, ConnectionAbortedError):  # as the epoll reactor does it
-            self.reactor.callLater(0, self.protocol.stopProtocol)
-        elif isinstance(reply, ConnectionRefusedError):  # as the others do
-            self.reactor.callLater(0, self.protocol.connectionRefused)
+        if isinstance(reply, ConnectionAbortedError):  # EPOLLERR without EPOLLIN
+            self.reactor.callLater(0, self._lose)
+        elif isinstance(reply, ConnectionRefusedError):  # EPOLLERR with it
+            self.reactor.callLater(0, self.receive, reply)
         elif isinstance(reply, OSError):
             raise reply
         elif reply is not None:
             seconds, message = reply
             said = message if isinstance(message, bytes) else message.toStr()
-            self.reactor.coming.append(self.reactor.callLater(seconds, self._receive, said))
+            self.reactor.coming.append(self.reactor.callLater(seconds, self.receive, said))
+        return len(octets)
 
-    def _receive(self, octets: bytes) -> None:
-        if self.open:
-            self.protocol.datagramReceived(octets, self.server)
+    def recv(self, most: int) -> bytes:
+        if not self.arrived:
+            raise BlockingIOError
+        arrived = self.arrived.pop(0)
+        if isinstance(arrived, OSError):
+            raise arrived
+        return arrived[:most]
 
-    def stopListening(self) -> None:
+    def receive(self, *arrived: bytes | OSError) -> None:
+        """Let something arrive; with nothing, only the reactor's word that it has."""
+        self.arrived += arrived
+        if self.reader is not None:
+            self.reader.doRead()
+
+    def close(self) -> None:
+        assert self.reader is None, "closed under the reactor"
         self.open = False
-        self.protocol.stopProtocol()
+
+    def _lose(self) -> None:
+        if self.reader is not None:
+            self.reader.connectionLost(Failure(ConnectionLost()))
 
 
 class FakeReactor(MemoryReactorClock):
@@ -137,23 +167,28 @@ class FakeReactor(MemoryReactorClock):
         super().__init__()
         self.servers: dict[tuple[str, int], Server] = {}
         self.questions: list[tuple[tuple[str, int], dns.Message]] = []
-        self.ports: list[FakeUDP] = []
+        self.sockets: list[FakeUDP] = []
         self.coming: list[object] = []  # replies on their way, which are not ours
         self.no_sockets: Exception | None = None
 
-    def listenUDP(self, port: int, protocol: Any, interface: str, size: int) -> FakeUDP:
+    def make_socket(self, family: int, kind: int) -> FakeUDP:
         if self.no_sockets:
             raise self.no_sockets
-        assert port == 0, "the kernel picks the port"
-        protocol.transport = FakeUDP(self, protocol, interface)
-        self.ports.append(protocol.transport)
-        return protocol.transport
+        assert kind == SOCK_DGRAM
+        self.sockets.append(FakeUDP(self, family))
+        return self.sockets[-1]
+
+    def addReader(self, reader: IReadDescriptor) -> None:
+        self.sockets[reader.fileno() - 1000].reader = reader
+
+    def removeReader(self, reader: IReadDescriptor) -> None:
+        self.sockets[reader.fileno() - 1000].reader = None
 
     @property
     def left(self) -> list[object]:
         """What was begun here and has not ended."""
         calls = [call for call in self.getDelayedCalls() if call not in self.coming]
-        return [*calls, *(port for port in self.ports if port.open)]
+        return [*calls, *(socket for socket in self.sockets if socket.open)]
 
 
 def reply_to(question: dns.Message, *records: dns.RRHeader, code: int = dns.OK) -> dns.Message:

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from ipaddress import ip_address
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import CannotListenError
 from twisted.names import dns
 from zope.interface.verify import verifyObject
 
 from socksd.codes import ReplyCode
 from socksd.egress.lookup import Answer, ILookup, NoSuchName
 from socksd.egress.names import HALF_TTL, MOST_ALIASES, RESOLUTION_DELAY, DNSResolver
-from socksd.egress.nameservers import NameServer
+from socksd.egress.nameservers import NameServer, NameServers
 from socksd.errors import Refused
 from tests.egress.fakes import FakeReactor, Reply, a, aaaa, cname, reply_to
 from tests.fakes import outcome
@@ -57,11 +57,16 @@ class Zone:
         return seconds, message
 
 
+def resolver(reactor: FakeReactor, servers: Sequence[NameServer]) -> DNSResolver:
+    asked = NameServers(servers, reactor, reactor.make_socket)  # type: ignore[arg-type]
+    return DNSResolver(asked, reactor, TIMEOUT)
+
+
 def resolving(zone: Zone, name: str = "web") -> tuple[FakeReactor, Deferred[Answer]]:
     reactor = FakeReactor()
     reactor.servers[SERVER, 53] = zone
     servers = [NameServer(ip_address(SERVER))]
-    return reactor, DNSResolver(servers, reactor, TIMEOUT).lookup(name)  # type: ignore[arg-type]
+    return reactor, resolver(reactor, servers).lookup(name)
 
 
 def found(looked_up: Deferred[Answer]) -> list[str]:
@@ -76,9 +81,9 @@ def refusal_of(looked_up: Deferred[Answer]) -> Refused:
 
 
 def test_it_is_a_lookup() -> None:
-    resolver = DNSResolver([NameServer(ip_address(SERVER))], FakeReactor(), 8.0)  # type: ignore[arg-type]
-    assert verifyObject(ILookup, resolver)
-    resolver.stop()
+    of_names = resolver(FakeReactor(), [NameServer(ip_address(SERVER))])
+    assert verifyObject(ILookup, of_names)
+    of_names.stop()
 
 
 def test_both_families_are_asked_at_once_and_ipv6_comes_first() -> None:
@@ -229,7 +234,7 @@ def test_however_many_servers_are_silent() -> None:
     reactor = FakeReactor()
     servers = [NameServer(ip_address(f"192.0.2.{number}")) for number in range(9)]
     reactor.servers.update({(str(s.address), 53): lambda _: None for s in servers})
-    looked_up = DNSResolver(servers, reactor, TIMEOUT).lookup("web")  # type: ignore[arg-type]
+    looked_up = resolver(reactor, servers).lookup("web")
     reactor.pump([0.5] * 16)
     assert refusal_of(looked_up).reason == "no name server answered within 8 s"
     assert not reactor.left
@@ -267,10 +272,10 @@ def test_a_bug_is_not_taken_for_a_name_that_failed(monkeypatch: pytest.MonkeyPat
 def test_without_a_socket_it_is_our_trouble() -> None:
     """Also when it is known before the second family is asked."""
     reactor = FakeReactor()
-    reactor.no_sockets = CannotListenError("", 0, OSError(errno.EMFILE, ""))
-    resolver = DNSResolver([NameServer(ip_address(SERVER))], reactor, TIMEOUT)  # type: ignore[arg-type]
+    reactor.no_sockets = OSError(errno.EMFILE, "")
+    of_names = resolver(reactor, [NameServer(ip_address(SERVER))])
     with pytest.raises(Refused) as raised:
-        outcome(resolver.lookup("web"))
+        outcome(of_names.lookup("web"))
     assert raised.value.reply is ReplyCode.GENERAL_FAILURE
     assert not reactor.left
 
@@ -352,7 +357,7 @@ def test_records_of_other_names_and_classes_are_nobodys_business() -> None:
     reactor = FakeReactor()
     reactor.servers[SERVER, 53] = liar
     servers = [NameServer(ip_address(SERVER))]
-    looked_up = DNSResolver(servers, reactor, TIMEOUT).lookup("web")  # type: ignore[arg-type]
+    looked_up = resolver(reactor, servers).lookup("web")
     reactor.advance(0.01)
     assert refusal_of(looked_up).reason == "the name has no address"
     assert not zone.asked

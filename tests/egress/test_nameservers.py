@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import errno
 from ipaddress import ip_address
+from socket import AF_INET, AF_INET6
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import CannotListenError, ConnectingCancelledError, ConnectionLost
+from twisted.internet.error import ConnectingCancelledError, ConnectionLost
 from twisted.names import dns
 from twisted.python.failure import Failure
 
@@ -58,6 +59,7 @@ def asking(*servers: Server) -> tuple[FakeReactor, Deferred[dns.Message]]:
     name_servers = NameServers(
         [NameServer(ip_address(host), port) for host, port in addresses],
         reactor,  # type: ignore[arg-type]
+        reactor.make_socket,  # type: ignore[arg-type]
     )
     return reactor, Deferred.fromCoroutine(name_servers.ask(NAME, dns.A))
 
@@ -110,7 +112,7 @@ def test_the_socket_is_of_the_family_of_its_server() -> None:
     reactor, answer = asking(servfail, good)
     reactor.pump([0.02] * 2)
     outcome(answer)
-    assert [port.interface for port in reactor.ports] == ["", "::"]
+    assert [socket.family for socket in reactor.sockets] == [AF_INET, AF_INET6]
 
 
 def test_a_silent_server_costs_a_second_and_is_asked_again_after_the_others() -> None:
@@ -180,14 +182,17 @@ def test_what_is_no_reply_to_this_question_is_dropped(lie: Server) -> None:
     reactor = FakeReactor()
 
     def lie_then_truth(question: dns.Message) -> Reply:
-        reactor.ports[-1].server = ONE
         told, truth = good(question), reply_to(question, a(NAME, "198.51.100.1"))
         assert isinstance(told, tuple)
-        reactor.callLater(0.5, reactor.ports[-1]._receive, truth.toStr())
+        reactor.callLater(0.5, reactor.sockets[-1].receive, truth.toStr())
         return lie(question)
 
     reactor.servers[ONE] = lie_then_truth
-    servers = NameServers([NameServer(ip_address(ONE[0]))], reactor)  # type: ignore[arg-type]
+    servers = NameServers(
+        [NameServer(ip_address(ONE[0]))],
+        reactor,  # type: ignore[arg-type]
+        reactor.make_socket,  # type: ignore[arg-type]
+    )
     answer = Deferred.fromCoroutine(servers.ask(NAME, dns.A))
     reactor.advance(0.02)
     assert not answer.called
@@ -209,20 +214,30 @@ def test_no_octets_do_any_harm(octets: bytes, with_the_id: bool) -> None:
 
 def test_a_second_reply_is_nothing_new() -> None:
     reactor, answer = asking(good)
-    port = reactor.ports[0]
+    (socket,) = reactor.sockets
+    reader = socket.reader
+    assert reader is not None
+    socket.receive()  # the reactor's word alone
+    assert not answer.called
     _, question = reactor.questions[0]
     twice = reply_to(question, a(NAME, "198.51.100.1")).toStr()
-    port.protocol.datagramReceived(twice, ONE)
-    port.protocol.datagramReceived(twice, ONE)
-    port.protocol.connectionRefused()
+    socket.receive(twice)
     assert outcome(answer).answers
-    assert not port.open
+    assert not socket.open
+    socket.arrived = [twice, ConnectionRefusedError()]
+    reader.doRead()
+    reader.doRead()
+    assert reader.logPrefix() == "dns"
 
 
 def test_without_a_socket_it_is_our_trouble_and_not_the_names() -> None:
     reactor = FakeReactor()
-    reactor.no_sockets = CannotListenError("", 0, OSError(errno.EMFILE, ""))
-    servers = NameServers([NameServer(ip_address(ONE[0]))], reactor)  # type: ignore[arg-type]
+    reactor.no_sockets = OSError(errno.EMFILE, "")
+    servers = NameServers(
+        [NameServer(ip_address(ONE[0]))],
+        reactor,  # type: ignore[arg-type]
+        reactor.make_socket,  # type: ignore[arg-type]
+    )
     refused = refusal_of(Deferred.fromCoroutine(servers.ask(NAME, dns.A)))
     assert refused.reply is ReplyCode.GENERAL_FAILURE
 
