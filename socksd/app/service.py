@@ -10,6 +10,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -91,8 +92,9 @@ class Gateway(Service):
             if not result:
                 raise CannotStart(f"socksd: listener {factory.listener!r} does not get ready")
             if isinstance(result[0], Failure):
-                reason = _reason(result[0].value)
-                raise CannotStart(f"socksd: listener {factory.listener!r} cannot listen: {reason}")
+                raise CannotStart(
+                    f"socksd: listener {factory.listener!r} cannot listen{_why(result[0].value)}"
+                )
             port = result[0]
             self._ports.append(port)
             self.sessions.door.guard(port)
@@ -155,7 +157,10 @@ def written(address: IAddress) -> str:
     return str(address)
 
 
-def _reason(error: BaseException | None) -> str:
-    """Say why a port cannot be listened on, as the system says it."""
-    cause = getattr(error, "socketError", error)
-    return getattr(cause, "strerror", None) or str(cause) or type(error).__name__
+def _why(error: BaseException | None) -> str:
+    """Say where a port cannot be listened on, and why, as the system says it."""
+    where = ""
+    if isinstance(error, CannotListenError):
+        where = f" on {error.interface or '*'}:{error.port}"
+        error = error.socketError
+    return f"{where}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"

@@ -119,7 +119,7 @@ def counted(calls: list[int]) -> Deferred[FakePort]:
     [
         pytest.param(
             lambda: fail(CannotListenError("", 1080, OSError(98, "Address already in use"))),
-            "listener 'office' cannot listen: Address already in use",
+            "listener 'office' cannot listen on *:1080: Address already in use",
             id="port in use",
         ),
         pytest.param(lambda: fail(ValueError("odd")), "cannot listen: odd", id="anything else"),
