@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import random
 import re
 import shutil
 import socket
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -257,11 +258,19 @@ def from_pypi(package: str, executable: str) -> Path:
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on; the server takes it a moment later."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """
+    Give a port that nobody listens on; the server takes it a moment later.
+
+    Below those that the kernel gives to connections: there one of thousands
+    that come and go might have taken it by then.
+    """
+    for _ in range(100):
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as sock, suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((HOST, port))
+            return port
+    raise NotStartedError("no port is free from 20000 to 29999")
 
 
 @contextmanager
