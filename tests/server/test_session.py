@@ -161,6 +161,15 @@ def test_an_egress_that_dials_what_was_not_judged_is_cut_off(
     assert the_end(world).outcome is Outcome.ERROR
 
 
+def test_twisted_has_nothing_to_log_of_a_connection(world: World) -> None:
+    """Its factories say when they start and stop, twice for each of our sessions."""
+    world.connect().receive(GREETING + LITERAL)
+    world.egress.answer("198.51.100.7")
+    assert world.egress.factory is not None
+    assert not world.egress.factory.noisy  # type: ignore[attr-defined]  # a Factory's
+    world.relays[0].end(EndedBy.BOTH)
+
+
 def test_the_bound_address_of_an_ipv6_connection_is_told_as_such(world: World) -> None:
     client = world.connect()
     client.receive(GREETING + NAMED)
