@@ -120,11 +120,15 @@ def conformance(parsed: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         print(report.listing(named or kit.CASES))
         return
     host, _, port = (parsed.server or "").rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or int(port) > 65535:
         parser.error("name a server as HOST:PORT")
     if (parsed.user is None) is not (parsed.password is None):
         parser.error("--user and --pass go together")
-    credentials = parsed.user and (os.fsencode(parsed.user), os.fsencode(parsed.password))
+    credentials = None
+    if parsed.user is not None:
+        credentials = (os.fsencode(parsed.user), os.fsencode(parsed.password))
+        if not all(0 < len(octets) < 256 for octets in credentials):
+            parser.error("--user and --pass are of 1 to 255 octets each")
     try:
         server = survey(host.strip("[]"), int(port), credentials, Pace())
     except CannotRun as error:

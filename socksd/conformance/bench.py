@@ -165,6 +165,17 @@ class Bench(ExitStack):
         here = self.server.ipv6
         return self.listen(self.server.ipv4, *([here] if here else []))
 
+    def stranger(self) -> IPv4Address:
+        """
+        Give an address that is not the client's, but as good as another host.
+
+        Raises:
+            Skipped: We have none.
+        """
+        if not self.server.is_here:
+            raise Skipped("needs a server on this host, for a second address on the loopback")
+        return IPv4Address("127.0.0.2")
+
     def credentials(self) -> tuple[bytes, bytes]:
         """
         Give a user name and a password that are right.
