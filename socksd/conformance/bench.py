@@ -96,6 +96,13 @@ class Bench(ExitStack):
         self.pace = pace
         self.transcript = Transcript()
 
+    @property
+    def here(self) -> IPAddress:
+        """Our address by the family that the server is reached by."""
+        if self.server.address.version == 4 or self.server.ipv6 is None:
+            return self.server.ipv4
+        return self.server.ipv6
+
     # -- our sockets ---------------------------------------------------------
 
     def dial(self) -> Stream:
@@ -172,8 +179,8 @@ class Bench(ExitStack):
         Raises:
             Skipped: We have none.
         """
-        if not self.server.is_here:
-            raise Skipped("needs a server on this host, for a second address on the loopback")
+        if not self.server.is_here or self.server.address.version == 6:
+            raise Skipped("needs a server on this host by IPv4, for a second address to use")
         return IPv4Address("127.0.0.2")
 
     def credentials(self) -> tuple[bytes, bytes]:

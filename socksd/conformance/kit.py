@@ -45,5 +45,7 @@ def run_case(server: Server, case: Case, pace: Pace) -> Result:
             case.run(bench)
         except Inconclusive as error:
             verdict, reason = error.verdict, str(error)
+        except OSError as error:  # of a socket of ours, by what the server did or told us
+            verdict, reason = Verdict.FAIL, str(error)
         transcript = bench.transcript.lines() if verdict is Verdict.FAIL else ()
     return Result(case, verdict, reason, transcript, time.monotonic() - start)

@@ -62,7 +62,7 @@ class Association(NamedTuple):
 
 def associate(bench: Bench, *, claimed: bool = False) -> Association:
     """Open an association; *claimed* says in the request where the datagrams will come from."""
-    client = bench.datagrams("client")
+    client = bench.datagrams("client", bench.here)
     octets = request(ASSOCIATE, NOBODY, 0)
     if claimed:
         octets = request(ASSOCIATE, client.address, client.port)
@@ -203,7 +203,7 @@ def udp_other_port(bench: Bench) -> None:
     association = associate(bench, claimed=True)
     target = bench.datagrams("target")
     echoed(bench, association, target.address, target)
-    stranger = bench.datagrams("stranger")
+    stranger = bench.datagrams("stranger", bench.here)
     there = address(target.address, target.port)
     stranger.send(b"\x00\x00\x00" + there + b"injected", association.relay)
     if target.taken(bench.pace.quiet) is not None:

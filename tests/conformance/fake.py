@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from contextlib import closing, suppress
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, Self
 
 from socksd.conformance.bench import Server
@@ -65,7 +65,7 @@ class Fake:
 
     def server(self) -> Server:
         """What a survey would find."""
-        ipv4, ipv6 = ip_address("127.0.0.1"), ip_address("::1")
+        ipv4, ipv6 = IPv4Address("127.0.0.1"), IPv6Address("::1")
         known = (USER, PASSWORD) if self.login else None
         return Server(ipv4, self.port, ipv4, ipv6, known, 2 if self.login else 0)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
+from socksd.address import IPAddress
 from socksd.conformance import bench
-from socksd.conformance.bench import LOGIN, NONE, CannotRun, Server, survey
+from socksd.conformance.bench import LOGIN, NONE, Bench, CannotRun, Server, survey
 from tests.conformance.fake import PASSWORD, USER, Fake
 from tests.conformance.test_kit import QUICK
 
 KNOWN = (USER, PASSWORD)
-IPV4, IPV6 = ip_address("127.0.0.1"), ip_address("::1")
+IPV4, IPV6 = IPv4Address("127.0.0.1"), IPv6Address("::1")
 
 
 def test_a_survey_finds_where_targets_can_be_reached() -> None:
@@ -59,7 +60,7 @@ def test_targets_of_a_server_elsewhere_listen_where_it_can_reach_them(
 ) -> None:
     seen = []
 
-    def facing(there: bench.IPAddress) -> bench.IPAddress | None:
+    def facing(there: IPAddress) -> IPAddress | None:
         seen.append(str(there))
         return IPV4 if there.version == 4 else None
 
@@ -69,10 +70,21 @@ def test_targets_of_a_server_elsewhere_listen_where_it_can_reach_them(
     assert not Server(ip_address(server), 1080, IPV4, None).is_here
 
 
+@pytest.mark.parametrize(
+    ("server", "ipv6", "expected"),
+    [(IPV4, IPV6, IPV4), (IPV6, IPV6, IPV6), (IPV6, None, IPV4)],
+)
+def test_datagrams_leave_by_the_family_of_the_server(
+    server: IPAddress, ipv6: IPv6Address | None, expected: IPAddress
+) -> None:
+    with Bench(Server(server, 1080, IPV4, ipv6), QUICK) as at:
+        assert at.here == expected
+
+
 def test_a_family_that_leads_nowhere_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     class NoRoute:
         def __init__(self, *_: object) -> None:
             raise OSError
 
-    monkeypatch.setattr(bench.socket, "socket", NoRoute)
+    monkeypatch.setattr("socksd.conformance.bench.socket.socket", NoRoute)
     assert bench._facing(IPV6) is None

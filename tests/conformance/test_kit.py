@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from socksd.conformance.bench import Pace
+from socksd.conformance.bench import Bench, Pace
 from socksd.conformance.case import Case, Result, Verdict
 from socksd.conformance.kit import CASES, run, run_case
 from tests.conformance.fake import Fake
@@ -147,6 +147,7 @@ ELSEWHERE = ip_address("192.0.2.1")  # never dialled: the cases say first what t
         ("request-name", {"address": ELSEWHERE}, Verdict.SKIPPED),
         ("udp-name", {"address": ELSEWHERE}, Verdict.SKIPPED),
         ("bind-stranger", {"address": ELSEWHERE}, Verdict.SKIPPED),
+        ("udp-stranger-first", {"address": ip_address("::1")}, Verdict.SKIPPED),
         ("udp-stranger-first", {"address": ELSEWHERE}, Verdict.SKIPPED),
         ("udp-stranger-later", {"address": ELSEWHERE}, Verdict.SKIPPED),
     ],
@@ -178,6 +179,15 @@ def test_a_server_that_is_gone_fails_every_case() -> None:
     result = run_case(server, BY_ID["method-ff"], QUICK)
     assert result.verdict is Verdict.FAIL
     assert "no connection to the server" in result.reason
+
+
+def test_an_address_that_cannot_be_used_is_a_failure() -> None:
+    def send(bench: Bench) -> None:
+        bench.datagrams("client").send(b"", ("::1", 9))  # from an IPv4 socket
+
+    with Fake() as fake:
+        result = run_case(fake.server(), replace(BY_ID["udp-ipv4"], run=send), QUICK)
+    assert result.verdict is Verdict.FAIL
 
 
 def test_results_come_in_the_order_of_the_cases() -> None:
