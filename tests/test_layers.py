@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "relay": {"wire"},
     "observe": set(),
     "server": {"wire"},
-    "conformance": {"wire"},
+    "conformance": set(),
     "app": {"wire", "policy", "identity", "egress", "relay", "observe", "server"} | {"conformance"},
 }
 WITHOUT_TWISTED = {"wire", "policy", "conformance"}
