@@ -18,9 +18,10 @@ MAY_IMPORT = {
     "relay": {"wire"},
     "observe": set(),
     "server": {"wire"},
-    "app": {"wire", "policy", "identity", "egress", "relay", "observe", "server"},
+    "conformance": set(),
+    "app": {"wire", "policy", "identity", "egress", "relay", "observe", "server"} | {"conformance"},
 }
-WITHOUT_TWISTED = {"wire", "policy"}
+WITHOUT_TWISTED = {"wire", "policy", "conformance"}
 
 
 def imports(path: Path) -> set[str]:
