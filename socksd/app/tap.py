@@ -8,13 +8,14 @@ from typing import cast
 import attrs
 from twisted.application.service import IService
 from twisted.cred.strcred import AuthOptionMixin
+from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
 import socksd
 from socksd.app.build import IReactor, build
 from socksd.app.config import Config, Listener, load_config
 from socksd.app.endpoints import tcp
-from socksd.app.service import Gateway
+from socksd.app.service import Gateway, go_by_monotonic_time
 from socksd.errors import ConfigError
 
 _LOOPBACK = "127.0.0.1"
@@ -114,6 +115,9 @@ class Options(usage.Options, AuthOptionMixin):
 
 def makeService(options: Options) -> IService:
     """Give the gateway that *options* have built."""
+    from twisted.internet import reactor
+
+    go_by_monotonic_time(cast("IReactorTime", reactor))
     assert options.gateway is not None, "postOptions has built it"
     return cast("IService", options.gateway)
 

@@ -9,26 +9,19 @@ one transport's buffer and one read each way, 128 KiB.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
-    IConsumer,
     IDelayedCall,
     IPushProducer,
     IReactorTime,
     ISSLTransport,
-    ITCPTransport,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, Tally
-
-
-class _ITransport(ITCPTransport, IConsumer, IPushProducer):
-    """What the transports of Twisted's reactors are, in one word."""
 
 
 @implementer(IRelay)
@@ -180,7 +173,7 @@ class _Side:
     def __init__(self, end: IEnd, name: EndedBy, pump: Pump, seconds: Callable[[], float]) -> None:
         self.end = end
         self.name = name
-        self.transport = cast("_ITransport", end.transport)
+        self.transport = end.transport
         self.octets = 0
         self.moved = seconds()
         self.ended = False

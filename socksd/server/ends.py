@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
-    IPushProducer,
     ISSLTransport,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import ICarrier, IEnd
-
-
-class _ITransport(ITCPTransport, IPushProducer):
-    """What the reactor's transports are, in one word."""
+from socksd.interfaces import ICarrier, IEnd, IEndTransport
 
 
 @implementer(IEnd, IHalfCloseableProtocol)
@@ -31,7 +25,7 @@ class End(Protocol):
 
     __slots__ = ("_carrier", "_kept", "_loss", "_paused", "_read_ended")
 
-    transport: _ITransport
+    transport: IEndTransport
 
     def __init__(self) -> None:
         self._carrier: ICarrier | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from socksd.app.service import CannotStart, Gateway, Part, written
+from socksd.app.service import CannotStart, Gateway, Part, go_by_monotonic_time, written
 from socksd.events import Outcome, SessionClosed
 from tests.fakes import outcome
 from tests.server.world import World
@@ -147,3 +149,17 @@ def test_a_port_that_cannot_be_had_ends_the_process_with_one_line(result: Any, s
 )
 def test_where_it_listens_is_written_as_one_would(address: Any, text: str) -> None:
     assert written(address) == text
+
+
+def test_deadlines_do_not_follow_the_wall_clock() -> None:
+    clock = Clock()
+    go_by_monotonic_time(clock)
+    assert clock.seconds is time.monotonic  # type: ignore[comparison-overlap]
+
+
+def test_what_is_scheduled_by_the_old_time_is_left_at_it() -> None:
+    clock = Clock()
+    call = clock.callLater(1, lambda: None)
+    go_by_monotonic_time(clock)
+    assert clock.seconds() == 0
+    call.cancel()
