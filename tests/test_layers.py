@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "relay": {"wire"},
     "observe": set(),
     "server": {"wire"},
-    "app": {"wire", "policy", "identity", "egress", "relay", "observe", "server"},
+    "admin": set(),
+    "app": {"wire", "policy", "identity", "egress", "relay", "observe", "server", "admin"},
 }
 WITHOUT_TWISTED = {"wire", "policy"}
 

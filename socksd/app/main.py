@@ -1,4 +1,4 @@
-"""The ``socksd`` command: run the service, check a configuration, keep a password file."""
+"""The ``socksd`` command: run the service, ask a running one, check a file, set passwords."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from getpass import getpass
 
 import socksd
+from socksd.app import remote
 from socksd.app.tap import Options
 from socksd.errors import SocksdError
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keeping.add_argument("file", metavar="FILE", help="created where it does not exist")
     keeping.add_argument("user", metavar="USER")
     keeping.set_defaults(do=lambda parsed: passwd(parsed.file, parsed.user))
+    remote.add_commands(commands)
     parsed = parser.parse_args(words)
     parsed.do(parsed)
 

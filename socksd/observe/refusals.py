@@ -18,6 +18,11 @@ EACH: Final = 10  # remembered of each
 
 Caller = tuple[IPAddress, str | None]
 
+_STYLE = (
+    "<style>body{font:1rem sans-serif;margin:2rem}\n"
+    "td,th{text-align:left;padding:.2rem 1rem .2rem 0}</style>\n"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -97,9 +102,8 @@ def html_page(client: IPAddress, user: str | None, refusals: Sequence[Refusal]) 
         else "<p>Nothing has been refused to you lately."
     )
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Why?</title>\n'
-        "<style>body{font:1rem sans-serif;margin:2rem}td,th{text-align:left;padding:.2rem 1rem .2rem 0}"
-        "</style>\n<h1>What the gateway has refused to you</h1>\n"
+        f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Why?</title>\n{_STYLE}'
+        "<h1>What the gateway has refused to you</h1>\n"
         f"<p>You are {escape(_who(client, user))}.\n{table}\n</html>\n"
     )
 
