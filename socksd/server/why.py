@@ -111,7 +111,8 @@ class WhyPage:
 
     def lost(self, reason: Failure) -> None:
         """The connection is gone."""
-        self._deadline.cancel()
+        if self._deadline.active():
+            self._deadline.cancel()
         broken = not reason.check(ConnectionDone)
         ended_by = self._ended_by or (EndedBy.CLIENT if broken else EndedBy.BOTH)
         self._done.callback(Tally(self.up, self.down, ended_by))
