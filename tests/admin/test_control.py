@@ -181,7 +181,7 @@ async def test_the_socket_goes_with_its_server(path: str, control: ControlSocket
 async def test_it_closes_although_somebody_has_removed_the_socket(
     path: str, control: ControlSocket
 ) -> None:
-    Path(path).unlink()
+    Path(path).unlink()  # noqa: ASYNC240 -- at once
     await control.close()
     assert path not in sockets(path)
 
