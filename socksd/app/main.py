@@ -9,7 +9,6 @@ from getpass import getpass
 
 import socksd
 from socksd.app import remote
-from socksd.app.tap import Options
 from socksd.errors import SocksdError
 
 
@@ -59,6 +58,8 @@ def run(arguments: Sequence[str]) -> None:
 
 def check(config: str) -> None:
     """Check a configuration by the road the server takes."""
+    from socksd.app.tap import Options  # the whole service, which other commands do without
+
     Options().parseOptions([f"--config={config}", "--check"])
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from socksd.address import Destination
 from socksd.app.config import (
     Auth,
-    Control,
     Config,
+    Control,
     Deadlines,
     Limits,
     Listener,
