@@ -451,10 +451,10 @@ def test_without_a_state_nothing_is_written(scene: Scene, tmp_path: Path) -> Non
 
 
 def test_refused_sessions_are_kept_and_named(scene: Scene, said: list[str]) -> None:
-    client = scene.relaying()
+    scene.relaying()
     scene.change("", DENIES)
     assert scene.reloader.reload() == 1
-    assert client.gone is None
+    assert scene.ends() == []
     assert said[-1] == (
         "would now be refused: session 1 client=127.0.0.1 user=- connect 198.51.100.7:80"
         " rule=no (kept)"
@@ -462,7 +462,9 @@ def test_refused_sessions_are_kept_and_named(scene: Scene, said: list[str]) -> N
 
 
 def test_they_are_judged_at_the_address_that_was_dialled(scene: Scene) -> None:
-    scene.relaying()
+    scene.coming(NAMED)
+    scene.world.resolver.pending.deferreds[-1].callback(addresses("198.51.100.7"))
+    scene.world.egress.answer("198.51.100.7")
     scene.change("", DENIES)
     scene.reloader.reload()
     policy = scene.gateway.generation.runtime.policy
@@ -496,13 +498,13 @@ def test_refused_sessions_are_cut_after_a_time(scene: Scene, said: list[str]) ->
     ],
 )
 def test_what_is_cut_is_what_is_refused_by_then(scene: Scene, then: tuple[str, str]) -> None:
-    client = scene.relaying()
+    scene.relaying()
     scene.change('refused_sessions = "30s"\n', DENIES)
     scene.reloader.reload()
     scene.change(*then)
     scene.reloader.reload()
     scene.reactor.advance(1000)
-    assert client.gone is None
+    assert scene.ends() == []
 
 
 def test_sessions_on_their_way_are_judged_again_when_they_have_arrived(scene: Scene) -> None:
@@ -522,9 +524,9 @@ def test_sessions_on_their_way_are_judged_again_when_they_have_arrived(scene: Sc
 def test_sessions_of_the_same_configuration_are_not_judged(scene: Scene) -> None:
     scene.change('refused_sessions = "cut"\n')
     scene.reloader.reload()
-    client = scene.relaying()
+    scene.relaying()
     assert scene.reloader.reload() == 0
-    assert client.gone is None
+    assert scene.ends() == []
 
 
 def test_those_who_ask_why_and_those_who_are_leaving_are_let_be(scene: Scene) -> None:

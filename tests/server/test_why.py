@@ -169,6 +169,16 @@ def test_nobody_stays_for_ever(world: World, octets: bytes) -> None:
     assert the_end(world).outcome is Outcome.IDLE
 
 
+def test_who_asks_late_has_time_to_take_the_answer(world: World) -> None:
+    client = asking(world)
+    world.clock.advance(9)
+    client.receive(GET)
+    world.clock.advance(9)
+    assert client.gone is None
+    client.receive_fin()
+    assert the_end(world).outcome is Outcome.SERVED
+
+
 def test_a_reset_is_the_clients(world: World) -> None:
     client = asking(world)
     client.receive_reset()
