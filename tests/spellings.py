@@ -63,14 +63,12 @@ def ipv4(address: str) -> Iterator[str]:
     yield f"{a + 256}.{b}.{c}.{d}"
     yield f"{a}.{b}.{c}.{d}.0"
     yield f"{a}.{b}..{d}"
-    mapped = IPv6Address(b"\0" * 10 + b"\xff\xff" + value.to_bytes(4, "big"))
     yield from ipv6(f"::ffff:{address}")
-    yield from ipv6(mapped.exploded)
 
 
 def ipv6(address: str) -> Iterator[str]:
     value = IPv6Address(address)
-    groups = value.exploded.split(":")
+    groups = value.packed.hex(":", 2).split(":")
     short = [f"{int(group, 16):x}" for group in groups]
     for text in (
         address,
@@ -78,7 +76,7 @@ def ipv6(address: str) -> Iterator[str]:
         ":".join(short),
         ":".join(short[:6]) + f":{IPv4Address(value.packed[12:])}",
         address.upper(),
-        value.exploded.upper(),
+        ":".join(groups).upper(),
     ):
         yield text
         yield f"[{text}]"

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IReactorTime,
@@ -248,8 +249,8 @@ class Gateway(Service):
         if not result:
             raise OSError(None, f"listener {entrance.name!r} does not get ready")
         if isinstance(result[0], Failure):
-            reason = _reason(result[0].value)
-            raise OSError(None, f"listener {entrance.name!r} cannot listen: {reason}")
+            where_and_why = _why(result[0].value)
+            raise OSError(None, f"listener {entrance.name!r} cannot listen{where_and_why}")
         port = result[0]
         self.sessions.door.guard(port)
         _log.info(
@@ -306,7 +307,15 @@ def written(address: IAddress) -> str:
     return str(address)
 
 
-def _reason(error: BaseException | None) -> str:
-    """Say why a port cannot be listened on, as the system says it."""
-    cause = getattr(error, "socketError", error)
-    return getattr(cause, "strerror", None) or str(cause) or type(error).__name__
+def _reason(error: OSError) -> str:
+    """Say why, as the system does."""
+    return error.strerror or str(error)
+
+
+def _why(error: BaseException | None) -> str:
+    """Say where a port cannot be listened on, and why, as the system says it."""
+    where = ""
+    if isinstance(error, CannotListenError):
+        where = f" on {error.interface or '*'}:{error.port}"
+        error = error.socketError
+    return f"{where}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"

@@ -10,11 +10,12 @@ stay open, and their time-outs are on the global reactor.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from random import SystemRandom
-from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
+from socket import AF_INET, AF_INET6, SO_ERROR, SOCK_DGRAM, SOL_SOCKET, socket
 from typing import cast
 
 from twisted.internet import defer
@@ -153,9 +154,19 @@ class _Datagrams:
         """Name it in the reactor's own complaints."""
         return "dns"
 
+    # One batch of the epoll reactor may hold an event of a descriptor that was
+    # closed since, and whose number is now ours: it could be of any kind.
+
+    def doWrite(self) -> None:
+        """Hear that somebody else's descriptor was writable."""
+
     def connectionLost(self, reason: Failure) -> None:
-        """Hear of EPOLLERR without EPOLLIN, as which Linux may report the ICMP error."""
-        self._question.failed(reason)
+        """Hear of EPOLLERR without EPOLLIN: an ICMP error, or somebody else's."""
+        error = self._socket.getsockopt(SOL_SOCKET, SO_ERROR)
+        if error:
+            self._question.failed(OSError(error, os.strerror(error)))
+        else:
+            self._reactor.addReader(self)
 
 
 class _Stream(Int16StringReceiver):

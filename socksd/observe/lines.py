@@ -28,7 +28,7 @@ from typing import Final
 
 from socksd.address import IPAddress
 from socksd.codes import Command
-from socksd.events import LoginRefused, RequestReceived, SessionClosed
+from socksd.events import LoginRefused, SessionClosed
 
 COMMANDS: Final = {  # the words that rules use as well
     Command.CONNECT: "connect",
@@ -72,14 +72,6 @@ def session(event: SessionClosed) -> str:
     if event.reason:
         fields.append(f"reason={json.dumps(event.reason)}")
     return " ".join(fields)
-
-
-def connected(request: RequestReceived, address: IPAddress, seconds: float) -> str:
-    """Write that a visit begins; *seconds* is how long connecting took."""
-    return (
-        f"connected session={request.session} {COMMANDS[request.command]} {request.destination}"
-        f" via={address} seconds={seconds:.3f}"
-    )
 
 
 def denied(event: SessionClosed) -> str:

@@ -9,14 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from socksd.codes import ReplyCode
-from socksd.events import (
-    Connected,
-    Event,
-    LoginRefused,
-    Outcome,
-    RequestReceived,
-    SessionClosed,
-)
+from socksd.events import Event, LoginRefused, Outcome, SessionClosed
 from socksd.observe import lines
 
 _log = Logger("socksd")
@@ -33,8 +26,7 @@ class PeopleLog:
     Write one canonical line per session, and at once what cannot wait.
 
     Denials and failed logins are warnings in the fixed forms of
-    :mod:`socksd.observe.lines`. A debug line says where a visit goes when it
-    begins (twistd shows debug lines), for a tunnel may last for days.
+    :mod:`socksd.observe.lines`.
 
     Anybody who reaches the port can cause lines. Of each kind 100 a second
     are written; then one says how many more there were. Only the closing line
@@ -44,27 +36,16 @@ class PeopleLog:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._requests: dict[int, RequestReceived] = {}  # that are being carried out
         self._said: Counter[str] = Counter()  # lines of each kind in this second
         self._second: IDelayedCall | None = None  # ends this second
         self._hint_from = clock.seconds()
 
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
-        match event:
-            case RequestReceived():
-                self._requests[event.session] = event
-            case Connected():
-                request = self._requests.pop(event.session, None)
-                if request is not None and self._may_say("connected"):
-                    line = lines.connected(request, event.address, event.seconds)
-                    _log.debug("{line}", line=line)
-            case LoginRefused():
-                if self._may_say("login failed"):
-                    _log.warn("{line}", line=lines.login_failed(event))
-            case SessionClosed():
-                self._requests.pop(event.session, None)
-                self._closed(event)
+        if isinstance(event, SessionClosed):
+            self._closed(event)
+        elif isinstance(event, LoginRefused) and self._may_say("login failed"):
+            _log.warn("{line}", line=lines.login_failed(event))
 
     def close(self) -> None:
         """Say what there is left to say, and leave no delayed call behind."""

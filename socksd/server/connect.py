@@ -100,7 +100,7 @@ async def _dial(
     started = clock.seconds()
     try:
         target: End = await session.outcome_of(
-            session.runtime.egress.connect(destination, tuple(permitted), Factory.forProtocol(End))
+            session.runtime.egress.connect(destination, tuple(permitted), _TARGETS)
         )
     except Refused as refused:
         seconds = clock.seconds() - started

@@ -55,7 +55,7 @@ class Scene:
     A configuration with a rule denies everything, one without allows it.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, with_state: bool = True) -> None:
         self.directory = directory
         self.path: str | None = str(directory / "socksd.toml")
         self.state = directory / "state"
@@ -64,7 +64,7 @@ class Scene:
         self.adopted: list[Generation] = []
         self.built_in: list[str] = []
         self.error: Exception | None = None
-        self.text = f'[reload]\nstate = "{self.state}"\n'
+        self.text = f'[reload]\nstate = "{self.state}"\n' if with_state else ""
         self.begin()
 
     def begin(self, *, rolled_back: bool = False) -> None:
@@ -439,12 +439,14 @@ def test_a_start_that_cannot_be_written_down_is_said(
     outcome(scene.gateway.stopService())
 
 
-def test_without_a_state_nothing_is_written(scene: Scene, tmp_path: Path) -> None:
-    scene.text = ""
+def test_without_a_state_nothing_is_written(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, with_state=False)
     scene.reloader.reload()
     os.kill(os.getpid(), signal.SIGHUP)
     scene.reactor.turn()
     assert scene.reloader.reloads == 2
+    assert list(tmp_path.iterdir()) == []
+    outcome(scene.gateway.stopService())
 
 
 # -- sessions that would now be refused --------------------------------------

@@ -153,7 +153,7 @@ def counted(calls: list[int]) -> Deferred[FakePort]:
     [
         pytest.param(
             lambda: fail(CannotListenError("", 1080, OSError(98, "Address already in use"))),
-            "listener 'office' cannot listen: Address already in use",
+            "listener 'office' cannot listen on *:1080: Address already in use",
             id="port in use",
         ),
         pytest.param(lambda: fail(ValueError("odd")), "cannot listen: odd", id="anything else"),
@@ -243,7 +243,7 @@ def test_all_listeners_that_cannot_listen_are_said_and_nothing_has_changed() -> 
     with pytest.raises(ConfigError) as caught:
         scene.gateway.adopt(new)
     assert [str(problem) for problem in caught.value.problems] == [
-        "listener 'bad' cannot listen: Address already in use",
+        "listener 'bad' cannot listen on *:1: Address already in use",
         "listener 'worse' does not get ready",
     ]
     assert (kept.listening, fresh.listening) == (True, False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from socket import SOCK_DGRAM
+from errno import ECONNREFUSED
+from socket import SO_ERROR, SOCK_DGRAM, SOL_SOCKET
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
@@ -126,7 +127,7 @@ class FakeUDP:
         self.reactor.questions.append((self.server, question))
         reply = self.reactor.servers[self.server](question)
         if isinstance(reply, ConnectionAbortedError):  # EPOLLERR without EPOLLIN
-            self.reactor.callLater(0, self._lose)
+            self.reactor.callLater(0, self.lose, ECONNREFUSED)
         elif isinstance(reply, ConnectionRefusedError):  # EPOLLERR with it
             self.reactor.callLater(0, self.receive, reply)
         elif isinstance(reply, OSError):
@@ -155,9 +156,16 @@ class FakeUDP:
         assert self.reader is None, "closed under the reactor"
         self.open = False
 
-    def _lose(self) -> None:
-        if self.reader is not None:
-            self.reader.connectionLost(Failure(ConnectionLost()))
+    def getsockopt(self, level: int, option: int) -> int:
+        assert (level, option) == (SOL_SOCKET, SO_ERROR)
+        return self.error
+
+    def lose(self, error: int) -> None:
+        """Let the reactor say that the connection is lost, as the epoll reactor does."""
+        self.error = error
+        reader, self.reader = self.reader, None
+        if reader is not None:
+            reader.connectionLost(Failure(ConnectionLost()))
 
 
 class FakeReactor(MemoryReactorClock):

@@ -230,6 +230,17 @@ def test_a_second_reply_is_nothing_new() -> None:
     assert reader.logPrefix() == "dns"
 
 
+def test_what_the_reactor_says_of_another_descriptor_does_no_harm() -> None:
+    """An event of a closed descriptor whose number this socket has got since."""
+    reactor, answer = asking(good)
+    (socket,) = reactor.sockets
+    socket.reader.doWrite()  # type: ignore[union-attr]  # which is no IReadDescriptor's business
+    socket.lose(0)
+    reactor.advance(0.02)
+    assert outcome(answer).answers
+    assert not reactor.left
+
+
 def test_without_a_socket_it_is_our_trouble_and_not_the_names() -> None:
     reactor = FakeReactor()
     reactor.no_sockets = OSError(errno.EMFILE, "")

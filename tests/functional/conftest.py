@@ -52,7 +52,7 @@ def promise(pytestconfig: pytest.Config) -> Promise:
     """Show a figure beside the one we promise, and hold it to that (see SLACK)."""
 
     def hold(what: str, measured: float, at_most: float, unit: str = "s") -> None:
-        line = f"{what}: {measured:.3f} {unit} (promised: {at_most:g})"
+        line = f"{what}: {measured:.3g} {unit} (promised: {at_most:g})"
         pytestconfig.stash[FIGURES].append(line)
         assert measured <= at_most * (SLACK if unit == "s" else 1.0), line
 

@@ -78,6 +78,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         port = taken.getsockname()[1]
         [line] = complaints(twistd("--port", str(port)))
     assert "in use" in line
+    assert f"127.0.0.1:{port}" in line
 
 
 def test_every_problem_of_a_configuration_has_its_line(config: Path) -> None:

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import Random
+from statistics import median
 
 import pytest
 
@@ -31,6 +32,7 @@ from tests.functional.dialogue import (
     Refused,
     answer,
     dial,
+    login,
     request,
     reset,
     take,
@@ -68,11 +70,6 @@ def seconds(call: Callable[..., object], *arguments: object) -> float:
     start = time.monotonic()
     call(*arguments)
     return time.monotonic() - start
-
-
-def median(values: Iterable[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
 
 
 def stalled(flood: Flood) -> None:
@@ -579,6 +576,37 @@ def test_r13_wrong_passwords_open_nothing_and_block_nobody(
     promise("R13 a healthy login during 1,000 wrong ones", beside, 0.5)
     promise("R13 a healthy login after them", seconds(log_in, "bob"), 0.1)
     gateway.logged("login failed client=127.0.1.1 ")
+
+
+def test_r13_a_known_user_is_not_told_from_an_unknown_one(
+    serve: Serve, promise: Promise, tmp_path: Path
+) -> None:
+    """
+    By the time that a refusal takes: medians of 250 each, in turn.
+
+    The hash is the cheapest there is, for what it does not hide: the more it
+    costs, the less any difference beside it shows.
+    """
+    users = tmp_path / "users"
+    set_password(users, "alice", "right", cost=4)
+    gateway = serve("--auth", f"htpasswd:{users}")
+    taken: dict[str, list[float]] = {"alice": [], "mallory": []}
+
+    def guess(user: str, number: int) -> None:
+        with dial(gateway.port) as sock:
+            sock.sendall(LOGIN_GREETING)
+            take(sock, 2)
+            octets = login(user, f"guess{number}")
+            begun = time.perf_counter()
+            sock.sendall(octets)
+            assert take(sock, 2) == bytes([1, LOGIN_FAILED])
+            taken[user].append(time.perf_counter() - begun)
+
+    for number in range(250):
+        for user in taken:
+            guess(user, number)
+    known, unknown = map(median, taken.values())
+    promise("R13 between a known and an unknown user", abs(known - unknown), 400e-6)
 
 
 # -- R14: spellings ----------------------------------------------------------

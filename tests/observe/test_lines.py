@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs, textFileLogObserver
 
 from socksd.address import Destination
 from socksd.codes import Command
-from socksd.events import LoginRefused, Outcome, RequestReceived
+from socksd.events import LoginRefused, Outcome
 from socksd.observe import lines
 from socksd.observe.log import PeopleLog
 from tests.observe.closed import SERVED
@@ -114,13 +114,6 @@ def test_ipv6_is_bracketed_where_a_port_follows() -> None:
 )
 def test_commands_are_called_what_rules_call_them(command: Command, word: str) -> None:
     assert f" {word} example.com:443 " in lines.session(replace(SERVED, command=command))
-
-
-def test_the_beginning_of_a_visit_has_a_line() -> None:
-    request = RequestReceived(17, Command.CONNECT, Destination("example.com", 443))
-    assert lines.connected(request, IPv4Address("93.184.216.34"), 0.0125) == (
-        "connected session=17 connect example.com:443 via=93.184.216.34 seconds=0.013"
-    )
 
 
 def test_a_denial_has_the_fixed_form() -> None:

@@ -9,21 +9,16 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
-from socksd.address import Destination
-from socksd.codes import Command, ReplyCode
+from socksd.codes import ReplyCode
 from socksd.events import (
-    Connected,
     LoginRefused,
     Outcome,
-    RequestReceived,
     SessionOpened,
 )
 from socksd.observe import lines
 from socksd.observe.log import LINES_A_SECOND, PeopleLog
 from tests.observe.closed import SERVED
 
-REQUEST = RequestReceived(17, Command.CONNECT, Destination("example.com", 443))
-CONNECTED = Connected(17, IPv4Address("93.184.216.34"), 0.0125)
 REFUSED = LoginRefused(9, IPv4Address("192.0.2.7"), 5555, "bob", "wrong password")
 DENIED = replace(SERVED, outcome=Outcome.DENIED, reply=ReplyCode.NOT_ALLOWED)
 BY_DEFAULT = replace(DENIED, rule="default")
@@ -58,24 +53,6 @@ def test_a_session_that_ends_has_its_canonical_line(log: PeopleLog, events: list
     assert formatEvent(event) == lines.session(SERVED)
     assert event["log_level"] is LogLevel.info
     assert event["log_namespace"] == "socksd"
-
-
-def test_a_visit_is_seen_when_it_begins(log: PeopleLog, events: list[LogEvent]) -> None:
-    """A tunnel may last for days: its closing line alone would come too late."""
-    log(REQUEST)
-    assert events == []
-    log(CONNECTED)
-    (event,) = events
-    assert formatEvent(event).startswith("connected session=17 connect example.com:443 via=93.")
-    assert event["log_level"] is LogLevel.debug
-
-
-def test_requests_are_forgotten_with_their_session(log: PeopleLog, events: list[LogEvent]) -> None:
-    log(REQUEST)
-    log(replace(SERVED, outcome=Outcome.FAILED))
-    events.clear()
-    log(CONNECTED)
-    assert events == []
 
 
 def test_a_failed_login_is_a_warning_at_once(log: PeopleLog, events: list[LogEvent]) -> None:
@@ -134,8 +111,6 @@ def test_a_flood_of_one_kind_leaves_the_others_their_lines(
 ) -> None:
     for _ in range(LINES_A_SECOND + 1):
         log(DENIED)
-        log(REQUEST)
-        log(CONNECTED)
     events.clear()
     log(REFUSED)
     log(replace(DENIED, outcome=Outcome.TIMED_OUT, reply=None))
@@ -144,7 +119,6 @@ def test_a_flood_of_one_kind_leaves_the_others_their_lines(
     assert said(events)[2:] == [
         "suppressed 1 more lines: denied",
         "suppressed 1 more lines: session outcome=denied",
-        "suppressed 1 more lines: connected",
     ]
 
 

@@ -2,8 +2,9 @@
 
 from twisted.internet.address import IPv4Address
 
+from socksd.server.door import Door
 from socksd.server.protocol import SocksProtocol
-from tests.server.world import World
+from tests.server.world import PlentyOfDescriptors, World
 
 
 def test_a_connection_becomes_a_session_of_its_listener() -> None:
@@ -23,3 +24,12 @@ def test_where_there_is_no_room_the_connection_is_closed() -> None:
     world = World()
     world.sessions.door.overrun = True
     assert world.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40000)) is None
+
+
+def test_who_leaves_makes_room() -> None:
+    world = World()
+    world.sessions.door = Door(world.clock, most=1, descriptors=PlentyOfDescriptors())
+    first = world.connect()
+    assert world.factory.buildProtocol(first.peer) is None
+    first.receive_reset()
+    world.connect().receive_reset()

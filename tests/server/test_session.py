@@ -161,6 +161,15 @@ def test_an_egress_that_dials_what_was_not_judged_is_cut_off(
     assert the_end(world).outcome is Outcome.ERROR
 
 
+def test_twisted_has_nothing_to_log_of_a_connection(world: World) -> None:
+    """Its factories say when they start and stop, twice for each of our sessions."""
+    world.connect().receive(GREETING + LITERAL)
+    world.egress.answer("198.51.100.7")
+    assert world.egress.factory is not None
+    assert not world.egress.factory.noisy  # type: ignore[attr-defined]  # a Factory's
+    world.relays[0].end(EndedBy.BOTH)
+
+
 def test_the_bound_address_of_an_ipv6_connection_is_told_as_such(world: World) -> None:
     client = world.connect()
     client.receive(GREETING + NAMED)
@@ -727,12 +736,23 @@ def test_a_session_keeps_the_runtime_it_began_with(world: World) -> None:
     client.receive_reset()
 
 
+class Deaf:
+    """A carrier that does nothing."""
+
+    def data_received(self, octets: bytes) -> None: ...
+
+    def read_ended(self) -> None: ...
+
+    def lost(self, reason: Failure) -> None: ...
+
+
 def test_a_relay_with_a_bug_leaves_no_connection_behind(
     world: World, logged_errors: list[Any]
 ) -> None:
     client = world.connect()
     client.receive(GREETING + LITERAL)
     target = world.egress.answer("198.51.100.7")
+    client.protocol.carried_by(Deaf())  # type: ignore[attr-defined]  # the relay has it
     world.relays[0].done.errback(Failure(ZeroDivisionError()))
     assert target.gone == "reset"
     assert client.fin
@@ -753,3 +773,53 @@ def test_a_bug_met_while_the_client_leaves_is_logged(
     assert the_end(world).outcome is Outcome.CLIENT_LEFT
     assert len(logged_errors) == 1
     logged_errors.clear()
+
+
+def test_what_follows_a_refusal_is_read_and_dropped(world: World) -> None:
+    """However much it is: a paused transport would never hear the client's FIN."""
+    client = world.connect()
+    client.receive(GREETING + b"\x05\x09")
+    for _ in range(5):
+        client.receive(bytes(1000))
+    (session,) = world.sessions
+    assert len(session.handshake.unread) < 10
+    client.receive_fin()
+    assert the_end(world).outcome is Outcome.PROTOCOL_ERROR
+
+
+def test_a_client_that_left_cancels_the_work_though_it_does_not_read(world: World) -> None:
+    client = world.connect()
+    client.stop_reading()
+    client.receive(GREETING + NAMED)
+    client.receive_fin()
+    assert world.resolver.pending.cancelled == 1
+    assert client.gone is None
+    client.start_reading()
+    assert the_end(world).outcome is Outcome.CLIENT_LEFT
+
+
+def test_early_data_is_kept_once(world: World) -> None:
+    world.connect().receive(GREETING + LITERAL + b"early")
+    world.egress.answer("198.51.100.7")
+    (session,) = world.sessions
+    assert not session.handshake.unread, "the relay has it now"
+    world.relays[0].end(EndedBy.BOTH)
+
+
+def test_a_client_that_stalls_after_a_slow_login_is_cut_too(login_world: World) -> None:
+    login_world.authenticator.slow = True
+    client = login_world.connect()
+    client.receive(LOGIN_GREETING + LOGIN)
+    login_world.clock.advance(5)
+    login_world.authenticator.pending.deferreds[0].callback(Principal("alice"))
+    login_world.clock.advance(5)
+    assert client.gone == "reset"
+    assert the_end(login_world).outcome is Outcome.TIMED_OUT
+
+
+def test_a_rule_that_only_wanted_to_know_more_is_not_in_the_last_line(world: World) -> None:
+    world.policy.answer = lambda facts: DEFER
+    client = world.connect()
+    client.receive(GREETING)
+    client.receive_fin()
+    assert the_end(world).rule is None
