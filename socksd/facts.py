@@ -76,7 +76,9 @@ class Decision:
 
     Attributes:
         rule: The rule's id; for DEFER the first rule that wants to know more.
+        text: What the rule says to a person it refuses; empty where it says nothing.
     """
 
     verdict: Verdict
     rule: str
+    text: str = ""

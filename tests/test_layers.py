@@ -18,8 +18,19 @@ MAY_IMPORT = {
     "relay": {"wire"},
     "observe": set(),
     "server": {"wire"},
+    "admin": set(),
     "conformance": set(),
-    "app": {"wire", "policy", "identity", "egress", "relay", "observe", "server"} | {"conformance"},
+    "app": {
+        "wire",
+        "policy",
+        "identity",
+        "egress",
+        "relay",
+        "observe",
+        "server",
+        "admin",
+        "conformance",
+    },
 }
 WITHOUT_TWISTED = {"wire", "policy", "conformance"}
 

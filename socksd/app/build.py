@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import InvalidAuthType, makeChecker
 from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
 
+from socksd.admin.routes import IReactorControlled, Routes
+from socksd.app.answers import UNWRITTEN, Answers
 from socksd.app.config import Config
 from socksd.app.endpoints import listening_endpoint
-from socksd.app.service import Gateway, Part
+from socksd.app.reload import IReactorReloading, Reloader, Source
+from socksd.app.service import Entrance, Gateway, Generation, Part
 from socksd.egress.cache import CachingResolver
 from socksd.egress.direct import DirectEgress
 from socksd.egress.resolve import IReactorResolving, resolver_from
@@ -22,24 +27,78 @@ from socksd.events import Observer
 from socksd.identity.portal import Authenticator
 from socksd.identity.threads import LoginThreads
 from socksd.observe.access import AccessLog
+from socksd.observe.counters import RuleCounters
 from socksd.observe.fanout import observers
+from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
+from socksd.observe.refusals import Refusals
 from socksd.relay.pump import Pump
 from socksd.server.door import Door
-from socksd.server.protocol import Sessions, SocksFactory
+from socksd.server.protocol import Sessions
 from socksd.server.runtime import Runtime
 from socksd.server.states import Deadlines
 
 T = TypeVar("T")
 
 
-class IReactor(IReactorCore, IReactorResolving):
+class IReactor(IReactorCore, IReactorReloading, IReactorControlled, IReactorResolving):
     """What the rooms together take of the reactor."""
 
 
-def build(config: Config, reactor: IReactor) -> Gateway:
+@dataclass(frozen=True, slots=True, eq=False)
+class Lasting:
+    """What outlives every configuration of a process."""
+
+    people: PeopleLog
+    counters: RuleCounters
+    leaks: Leaks
+    refusals: Refusals
+    routes: Routes  # of the control socket
+
+
+def lasting(reactor: IReactor) -> Lasting:
+    """Make what outlives every configuration."""
+    return Lasting(PeopleLog(reactor), RuleCounters(time.time), Leaks(), Refusals(), {})
+
+
+def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool) -> Gateway:
     """
-    Make the gateway that *config* describes; nothing listens or runs yet.
+    Make the whole service; nothing listens or runs yet.
+
+    It starts with *text*, and reads later configurations from *source*; if
+    what that has now is another one, *text* is the one it was rolled back to.
+
+    Raises:
+        ConfigError: See build().
+    """
+    common = lasting(reactor)
+
+    def made(config: Config, running: Sequence[Part]) -> Generation:
+        return build(config, reactor, common, running)
+
+    def adopted(generation: Generation) -> None:
+        common.counters.follow([rule for rule, _ in (*generation.rules, *UNWRITTEN)])
+
+    generation = made(source.parse(text), ())
+    sessions = Sessions(Door(reactor, generation.config.limits.sessions))
+    gateway = Gateway(generation, sessions, reactor)
+    reloader = Reloader(
+        gateway, source, made, reactor, text=text, rolled_back=rolled_back, adopted=adopted
+    )
+    gateway.beside.append(Part(reloader.start, reloader.stop))
+    answers = Answers(gateway, reloader, common.counters, common.leaks)
+    common.routes.update(answers.routes())
+    return gateway
+
+
+def build(
+    config: Config, reactor: IReactor, lasting: Lasting, running: Sequence[Part] = ()
+) -> Generation:
+    """
+    Make what *config* describes ready to serve; nothing listens or runs yet.
+
+    What outlives configurations is *lasting*. Of the parts that are *running*
+    those that would be made of the same are used again, with what they remember.
 
     Raises:
         ConfigError: With all that is wrong and only shows now: endpoints,
@@ -47,36 +106,71 @@ def build(config: Config, reactor: IReactor) -> Gateway:
     """
     problems: list[Problem] = []
     endpoints = _endpoints(config, reactor, problems)
-    threads = LoginThreads(reactor, config.auth.threads)
+    parts: list[Part] = []
+
+    def part(made_of: Hashable, make: Callable[[], Part]) -> Any:
+        """Have a part run, the one that runs or a new one, and give the thing itself."""
+        same = [part for part in running if part.made_of == made_of]
+        parts.append(same[-1] if same else replace(make(), made_of=made_of))
+        return parts[-1].what
+
+    def login_threads() -> Part:
+        threads = LoginThreads(reactor, config.auth.threads)
+        return Part(threads.start, threads.stop, threads)
+
+    threads: LoginThreads = part(("login threads", config.auth.threads), login_threads)
+    # Made in any case: it finds what is wrong with the password files now.
     authenticator = _authenticator(config, threads, reactor, problems)
     resolver = _resolver(config, reactor, problems)
     if problems or authenticator is None or resolver is None:
         raise ConfigError(problems)
-    people = PeopleLog(reactor)
-    parts = [Part(threads.start, threads.stop), Part(stop=resolver.stop), Part(stop=people.close)]
-    listening: list[Observer] = [people]
+    authenticator = part(("authenticator", config.auth), lambda: Part(what=authenticator))
+    resolver = part(
+        ("resolver", config.resolver, config.deadlines.resolve),
+        lambda: Part(stop=resolver.stop, what=resolver),
+    )
+    part("log", lambda: Part(stop=lasting.people.close))
+    listening: list[Observer] = [
+        lasting.people,
+        lasting.counters,
+        lasting.leaks,
+        lasting.refusals,
+    ]
     if config.log.access:
-        access = AccessLog(config.log.access, reactor)
-        listening.append(access)
-        parts.append(Part(access.open, access.close))
-    deadlines = config.deadlines
+
+        def access_log() -> Part:
+            access = AccessLog(config.log.access, reactor)
+            return Part(access.open, access.close, access)
+
+        listening.append(part(("access log", config.log.access), access_log))
+    if config.control.socket:
+
+        def control() -> Part:
+            from socksd.admin.control import ControlSocket  # twisted.web, for those who want it
+
+            control = ControlSocket(config.control.socket, lasting.routes, reactor)
+            return Part(control.open, control.close)
+
+        part(("control", config.control.socket), control)
+    deadlines, policy = config.deadlines, config.policy()
     runtime = Runtime(
         clock=reactor,
         authenticator=authenticator,
-        policy=config.policy(),
+        policy=policy,
         resolver=resolver,
         egress=DirectEgress(reactor, deadlines.connect),
         relay=partial(Pump, clock=reactor, idle=deadlines.idle, linger=deadlines.linger),
         observer=observers(*listening),
         deadlines=Deadlines(**attrs.asdict(deadlines)),
         early_data=config.limits.early_data,
+        refusals=lasting.refusals.page,
     )
-    sessions = Sessions(Door(reactor, config.limits.sessions))
-    factories = [
-        (SocksFactory(listener.name, runtime, sessions), endpoint)
+    entrances = tuple(
+        Entrance(listener.name, listener.endpoint, endpoint)
         for listener, endpoint in zip(config.listener, endpoints, strict=True)
-    ]
-    return Gateway(factories, sessions, parts, reactor)
+    )
+    rules = tuple((rule.id, rule.action.value) for rule in policy.rules)
+    return Generation(config, rules, entrances, runtime, tuple(parts))
 
 
 def _endpoints(

@@ -8,6 +8,7 @@ Durations have become seconds and sizes octets.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterator
@@ -106,7 +107,8 @@ def _file(value: object) -> str:
     text = _text(value)
     if "\0" in text:
         raise ValueError("no file has a NUL in its name")
-    return text
+    # Now, for twistd may leave the directory that a relative path begins in.
+    return text if text in ("", "-") else os.path.abspath(text)
 
 
 def _network(value: object) -> IPNetwork:
@@ -223,6 +225,33 @@ class Log:
     access: Annotated[str, _file] = ""  # "": nowhere; "-": the standard output
 
 
+def _refused_sessions(value: object) -> float | None:
+    if value == "keep":
+        return None
+    if value == "cut":
+        return 0.0
+    try:
+        return _duration()(value)
+    except ValueError as error:
+        raise ValueError(f'{error}; or "keep", or "cut"') from None
+
+
+@attrs.frozen
+class Reload:
+    """``[reload]``: what becomes of sessions and of configurations nobody has confirmed."""
+
+    # None: kept; else cut after so many seconds
+    refused_sessions: Annotated[float | None, _refused_sessions] = None
+    state: Annotated[str, _file] = ""  # a directory; "": --confirm cannot be had
+
+
+@attrs.frozen
+class Control:
+    """``[control]``: where the ``socksd`` command reaches the running server."""
+
+    socket: Annotated[str, _file] = ""  # "": nowhere
+
+
 @attrs.frozen
 class Config:
     """A whole configuration; without a listener until the command line has added one."""
@@ -235,6 +264,8 @@ class Config:
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()
     log: Log = Log()
+    reload: Reload = Reload()
+    control: Control = Control()
 
     def policy(self) -> Policy:
         """Give the policy of the rules; without any, the built-in one."""
@@ -245,18 +276,27 @@ class Config:
 
 def load_config(path: Path) -> Config:
     """
-    Read a configuration file.
+    Read a configuration from a file.
 
     Raises:
         ConfigError: It cannot be read, or has problems: all of them.
     """
+    return parse_config(read_config(path), str(path))
+
+
+def read_config(path: Path) -> str:
+    """
+    Give the text of a configuration file.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     try:
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8")
     except OSError as error:
         raise ConfigError([Problem("", f"cannot read {path}: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([Problem("", f"{path} is not UTF-8 at octet {error.start}")]) from error
-    return parse_config(text, str(path))
 
 
 def parse_config(text: str, name: str) -> Config:

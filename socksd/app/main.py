@@ -1,4 +1,4 @@
-"""The ``socksd`` command: run the service, check a configuration, keep passwords, test a server."""
+"""The ``socksd`` command: run the service, ask a running one, check, set passwords, test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from getpass import getpass
 
 import socksd
-from socksd.app.tap import Options
+from socksd.app import remote
 from socksd.errors import SocksdError, did_you_mean
 
 
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     testing.add_argument("--json", action="store_true", help="print one JSON object instead")
     testing.add_argument("--list", action="store_true", help="say what the cases are, and end")
     testing.set_defaults(do=lambda parsed: conformance(parsed, testing))
+    remote.add_commands(commands)
     parsed = parser.parse_args(words)
     parsed.do(parsed)
 
@@ -75,6 +76,8 @@ def run(arguments: Sequence[str]) -> None:
 
 def check(config: str) -> None:
     """Check a configuration by the road the server takes."""
+    from socksd.app.tap import Options  # the whole service, which other commands do without
+
     Options().parseOptions([f"--config={config}", "--check"])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
-    IListeningPort,
     IReactorTime,
     IStreamServerEndpoint,
 )
@@ -21,7 +20,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from socksd.app.config import Config
+from socksd.errors import ConfigError, Problem
 from socksd.server.protocol import Sessions, SocksFactory
+from socksd.server.runtime import Runtime
 
 _log = Logger("socksd")
 
@@ -40,42 +42,81 @@ class CannotStart(SystemExit, Exception):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """
     Something that runs beside the listeners: threads, a file.
 
     Attributes:
         start: Called after privileges were dropped and the process has forked.
-        stop: Called once the last session has ended.
+            Raises OSError with what keeps it from starting.
+        stop: Called once the last session that may use it has ended; may give
+            a Deferred.
+        what: The thing itself, for a later configuration to use as well,
+        made_of: where all that it would make it of is the same.
     """
 
     start: Callable[[], object] | None = None
     stop: Callable[[], object] | None = None
+    what: Any = None
+    made_of: Hashable = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where a configuration wants to listen: a listener's name, and its endpoint."""
+
+    name: str
+    description: str  # the endpoint as it was written
+    endpoint: IStreamServerEndpoint
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """
+    One configuration made ready to serve.
+
+    Attributes:
+        rules: The ids of the rules and what each does, in order.
+    """
+
+    config: Config
+    rules: tuple[tuple[str, str], ...]
+    entrances: tuple[Entrance, ...]
+    runtime: Runtime
+    parts: tuple[Part, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """An entrance that is open."""
+
+    description: str
+    factory: SocksFactory
+    port: Any  # IListeningPort, and what the door needs of one
 
 
 class Gateway(Service):
     """
-    Listens, serves, and ends every session when it stops.
+    Listens, serves, goes on by another configuration when told to, and ends
+    every session when it stops.
 
     Attributes:
-        factories: One for each listener, with the endpoint it listens on.
+        generation: What new sessions are served by.
+        listeners: Those that are open, in the order of the configuration.
+        beside: What runs as long as the service does, whatever the configuration.
     """
 
     name = "socksd"
 
-    def __init__(
-        self,
-        factories: Sequence[tuple[SocksFactory, IStreamServerEndpoint]],
-        sessions: Sessions,
-        parts: Sequence[Part],
-        clock: IReactorTime,
-    ) -> None:
-        self.factories = factories
+    def __init__(self, generation: Generation, sessions: Sessions, clock: IReactorTime) -> None:
+        self.generation = generation
         self.sessions = sessions
-        self._parts = parts
+        self.listeners: list[Listener] = []
+        self.beside: list[Part] = []
         self._clock = clock
-        self._ports: list[IListeningPort] = []
+        self._live = [generation]  # those that some session may keep, the oldest first
+        sessions.left = self._left
 
     def privilegedStartService(self) -> None:
         """
@@ -86,52 +127,161 @@ class Gateway(Service):
                 privileged port, an interface that is not there.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]  # Twisted's
-        for factory, endpoint in self.factories:
-            result: list[Any] = []
-            endpoint.listen(factory).addBoth(result.append)
-            if not result:
-                raise CannotStart(f"socksd: listener {factory.listener!r} does not get ready")
-            if isinstance(result[0], Failure):
-                raise CannotStart(
-                    f"socksd: listener {factory.listener!r} cannot listen{_why(result[0].value)}"
-                )
-            port = result[0]
-            self._ports.append(port)
-            self.sessions.door.guard(port)
-            _log.info(
-                "listening name={name} on {address}",
-                name=factory.listener,
-                address=written(port.getHost()),
-            )
+        for entrance in self.generation.entrances:
+            try:
+                self.listeners.append(self._listen(entrance, self.generation.runtime))
+            except OSError as error:
+                raise CannotStart(f"socksd: {_reason(error)}") from error
 
     def startService(self) -> None:
-        """Start what runs beside the listeners."""
-        if not self._ports:
+        """
+        Start what runs beside the listeners.
+
+        Raises:
+            CannotStart: It cannot run.
+        """
+        if not self.listeners:
             self.privilegedStartService()
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's
-        for part in self._parts:
+        for part in (*self.generation.parts, *self.beside):
             if part.start is not None:
-                part.start()
+                try:
+                    part.start()
+                except OSError as error:
+                    raise CannotStart(f"socksd: {_reason(error)}") from error
         self.sessions.door.start()
+
+    def parts(self) -> list[Part]:
+        """Give the parts that run for the generations that are still in use."""
+        return list(dict.fromkeys(part for live in self._live for part in live.parts))
+
+    def adopt(self, generation: Generation) -> None:
+        """
+        Serve new sessions by *generation*; those that live keep what they began with.
+
+        All in one turn of the reactor, or not at all. A listener whose
+        endpoint is written as before is not bound anew.
+
+        Raises:
+            ConfigError: Listeners that cannot listen, parts that cannot start.
+        """
+        old, before = self.generation, self.listeners
+        listeners, fresh = self._opened(generation)
+        running = set(self.parts())
+        started: list[Part] = []
+        try:
+            for part in generation.parts:
+                if part not in running and part.start is not None:
+                    part.start()
+                started.append(part)
+        except OSError as error:
+            for part in started:
+                if part not in running and part.stop is not None:
+                    _run(part.stop)
+            self._close(fresh)
+            raise ConfigError([Problem("", _reason(error))]) from error
+        for listener, entrance in zip(listeners, generation.entrances, strict=True):
+            listener.factory.listener = entrance.name
+            listener.factory.runtime = generation.runtime
+        self.listeners = listeners
+        self._close([listener for listener in before if listener not in listeners])
+        self.sessions.door.most = generation.config.limits.sessions
+        self.generation = generation
+        self._live.append(generation)
+        if not self.sessions.keep(old.runtime):
+            self._left(old.runtime)
 
     async def _stop(self) -> None:
         self.sessions.door.stop()
-        ports, self._ports = self._ports, []
-        await gatherResults([maybeDeferred(port.stopListening) for port in ports])
+        listeners, self.listeners = self.listeners, []
+        await gatherResults([maybeDeferred(each.port.stopListening) for each in listeners])
         for session in self.sessions:
             session.stop()
         for _ in range(_MOST_TURNS):
             if not len(self.sessions):
                 break
             await deferLater(self._clock, 0)
-        for part in reversed(self._parts):
+        for part in reversed([*self.parts(), *self.beside]):
             if part.stop is not None:
-                part.stop()
+                await _run(part.stop)
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, then end every session, and tell how it ended."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's
         return Deferred.fromCoroutine(self._stop())
+
+    def _opened(self, generation: Generation) -> tuple[list[Listener], list[Listener]]:
+        """
+        Give the listeners of a generation, and those of them that are new.
+
+        Raises:
+            ConfigError: Not all can be opened; then none is.
+        """
+        free, opened, fresh = list(self.listeners), [], []
+        problems: list[Problem] = []
+        for entrance in generation.entrances:
+            same = [each for each in free if each.description == entrance.description]
+            if same:
+                listener = min(same, key=lambda each: each.factory.listener != entrance.name)
+                free.remove(listener)
+                opened.append(listener)
+                continue
+            try:
+                fresh.append(self._listen(entrance, generation.runtime))
+                opened.append(fresh[-1])
+            except OSError as error:
+                problems.append(Problem("", _reason(error)))
+        if problems:
+            self._close(fresh)
+            raise ConfigError(problems)
+        return opened, fresh
+
+    def _listen(self, entrance: Entrance, runtime: Runtime) -> Listener:
+        """
+        Open one entrance.
+
+        Raises:
+            OSError: It cannot be, and why, by the listener's name.
+        """
+        factory = SocksFactory(entrance.name, runtime, self.sessions)
+        result: list[Any] = []
+        entrance.endpoint.listen(factory).addBoth(result.append)
+        if not result:
+            raise OSError(None, f"listener {entrance.name!r} does not get ready")
+        if isinstance(result[0], Failure):
+            where_and_why = _why(result[0].value)
+            raise OSError(None, f"listener {entrance.name!r} cannot listen{where_and_why}")
+        port = result[0]
+        self.sessions.door.guard(port)
+        _log.info(
+            "listening name={name} on {address}",
+            name=entrance.name,
+            address=written(port.getHost()),
+        )
+        return Listener(entrance.description, factory, port)
+
+    def _close(self, listeners: Sequence[Listener]) -> None:
+        """Accept no more at these; the sessions that came there go on."""
+        for listener in listeners:
+            self.sessions.door.forget(listener.port)
+            _run(listener.port.stopListening)
+
+    def _left(self, runtime: Runtime) -> None:
+        """Stop what only a generation needed that no session keeps any more."""
+        for gone in [live for live in self._live if live.runtime is runtime]:
+            if gone is not self.generation:
+                self._live.remove(gone)
+                needed = set(self.parts())
+                for part in reversed(gone.parts):
+                    if part not in needed and part.stop is not None:
+                        _run(part.stop)
+
+
+def _run(stop: Callable[[], object]) -> Deferred[Any]:
+    """Stop something; what goes wrong with it is in the log, and stops nothing else."""
+    return maybeDeferred(stop).addErrback(
+        lambda failure: _log.failure("cannot stop {what}", failure, what=stop)
+    )
 
 
 def go_by_monotonic_time(reactor: IReactorTime) -> None:
@@ -155,6 +305,11 @@ def written(address: IAddress) -> str:
     if isinstance(address, UNIXAddress) and address.name is not None:
         return f"unix:{address.name.decode(errors='backslashreplace')}"
     return str(address)
+
+
+def _reason(error: OSError) -> str:
+    """Say why, as the system does."""
+    return error.strerror or str(error)
 
 
 def _why(error: BaseException | None) -> str:

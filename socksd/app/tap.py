@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import cast
 
@@ -12,11 +13,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
 import socksd
-from socksd.app.build import IReactor, build
-from socksd.app.config import Config, Listener, load_config
+from socksd.app.build import IReactor, assemble
+from socksd.app.config import Config, Listener, parse_config, read_config
+from socksd.app.confirmed import to_start_with
 from socksd.app.endpoints import tcp
 from socksd.app.service import Gateway, go_by_monotonic_time
-from socksd.errors import ConfigError
+from socksd.errors import ConfigError, Problem
 
 _LOOPBACK = "127.0.0.1"
 _PORT = 1080  # IANA: socks
@@ -42,6 +44,7 @@ class Options(usage.Options, AuthOptionMixin):
         self.endpoints: list[str] = []
         self.authenticators: list[str] = []
         self.gateway: Gateway | None = None
+        self.path: str | None = None
 
     def opt_listen(self, endpoint: str) -> None:
         """Listen on this Twisted endpoint, for example tcp:1080:interface=10.0.0.1 (repeatable)."""
@@ -80,20 +83,32 @@ class Options(usage.Options, AuthOptionMixin):
         """Build the gateway; nothing listens yet."""
         from twisted.internet import reactor
 
-        config = self.configuration()
-        self.gateway = build(config, cast("IReactor", reactor))
+        if self["config"]:
+            self.path = os.path.abspath(self["config"])
+        file = self.read()
+        text = file if self["check"] else to_start_with(file)
+        self.gateway = assemble(self, text, cast("IReactor", reactor), rolled_back=text != file)
         if self["check"]:
             raise SystemExit(print("socksd: the configuration is good"))  # noqa: T201 -- what was asked
 
-    def configuration(self) -> Config:
+    def read(self) -> str:
         """
-        Give the configuration file's contents with the command line added.
+        Give the configuration file's text; empty without one.
 
         Raises:
-            ConfigError: The file has problems.
-            usage.UsageError: An option has.
+            ConfigError: It cannot be read.
         """
-        config = load_config(Path(self["config"])) if self["config"] else Config()
+        return read_config(Path(self.path)) if self.path else ""
+
+    def parse(self, text: str) -> Config:
+        """
+        Give the configuration of a text with the command line added.
+
+        Raises:
+            ConfigError: It has problems.
+            usage.UsageError: An option has; the same whatever the text.
+        """
+        config = parse_config(text, self.path) if self.path else Config()
         listeners = list(config.listener)
         if self["port"] is not None or self["interface"] is not None:
             port = _PORT if self["port"] is None else _port(self["port"])
@@ -105,7 +120,8 @@ class Options(usage.Options, AuthOptionMixin):
             listeners.append(Listener(name="port", endpoint=tcp(_PORT, _LOOPBACK)))
         names = [listener.name for listener in listeners]
         for name in {name for name in names if names.count(name) > 1}:
-            raise usage.UsageError(f"{name!r} is the name of a listener of the configuration, too")
+            message = f"{name!r} is the name of a listener of the command line, too"
+            raise ConfigError([Problem("listener", message)])
         auth = attrs.evolve(
             config.auth,
             authenticators=(*config.auth.authenticators, *self.authenticators),

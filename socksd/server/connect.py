@@ -16,6 +16,8 @@ from socksd.events import Connected, ConnectFailed, Resolved, ResolveFailed
 from socksd.facts import Decision, Facts, Verdict
 from socksd.server.ends import End
 from socksd.server.states import State
+from socksd.server.why import DESTINATION as WHY
+from socksd.server.why import why
 from socksd.wire.socks5 import Request
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ async def connect(session: Session, request: Request) -> None:
     Raises:
         Refused: With what the client is to be told.
     """
+    if request.destination == WHY:
+        await why(session)
+        return
     facts = session.facts.asking(Command.CONNECT, request.destination)
     decision = session.ask(facts)  # before any lookup: a denied name is never looked up
     if decision.verdict is Verdict.DENY:

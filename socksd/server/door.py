@@ -57,6 +57,7 @@ class Door:
     reserve for their lookups and connections.
 
     Attributes:
+        most: Sessions at once; ``None`` for as many as descriptors allow.
         overrun: Whether connections accepted in the same turn of the reactor
             have eaten half of the reserve, so that a further one is closed.
     """
@@ -72,9 +73,9 @@ class Door:
             most: Sessions at once; ``None`` for as many as descriptors allow.
             descriptors: What to count by.
         """
+        self.most = most
         self.overrun = False
         self._clock = clock
-        self._most = most
         self._descriptors = descriptors or Descriptors()
         self._ports: list[Listening] = []
         self._live = 0
@@ -99,6 +100,10 @@ class Door:
         if not self._open:
             port.stopReading()
 
+    def forget(self, port: Listening) -> None:
+        """Leave *port* alone, which is about to be closed."""
+        self._ports.remove(port)
+
     def entered(self, live: int, transport: object) -> None:
         """Hear that a session has begun, the *live*-th."""
         self._live = live
@@ -118,7 +123,7 @@ class Door:
     def _judge(self, descriptor: int) -> None:
         limit = self._descriptors.limit()
         reserve = min(256, limit // 4)
-        full = self._most is not None and self._live >= self._most
+        full = self.most is not None and self._live >= self.most
         self.overrun = full or descriptor >= limit - reserve // 2
         if self._open:
             if full or descriptor >= limit - reserve:

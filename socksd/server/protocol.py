@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, ip_address
 from itertools import count
 
@@ -67,23 +68,40 @@ class SocksFactory(Factory[SocksProtocol]):
 
 
 class Sessions:
-    """The live sessions, and the numbers they go by."""
+    """
+    The live sessions, and the numbers they go by.
+
+    Attributes:
+        left: Called with a Runtime when the last session that kept it has gone.
+    """
 
     def __init__(self, door: Door) -> None:
         self.door = door
+        self.left: Callable[[Runtime], object] = lambda _: None
         self._live: set[Session] = set()
+        self._keep: Counter[int] = Counter()  # how many keep a Runtime, by its id()
         self._numbers = count(1)
 
     def begin(self, end: End, runtime: Runtime, facts: Facts, client_port: int) -> None:
         """Begin one; it leaves by itself when it has closed."""
         session = Session(next(self._numbers), end, runtime, facts, client_port, self._closed)
         self._live.add(session)
+        self._keep[id(runtime)] += 1
         end.carried_by(session)
         self.door.entered(len(self._live), end.transport)
 
     def _closed(self, session: Session) -> None:
         self._live.discard(session)
         self.door.left(len(self._live))
+        runtime = session.runtime
+        self._keep[id(runtime)] -= 1
+        if not self._keep[id(runtime)]:
+            del self._keep[id(runtime)]
+            self.left(runtime)
+
+    def keep(self, runtime: Runtime) -> int:
+        """How many sessions keep *runtime*."""
+        return self._keep[id(runtime)]
 
     def __len__(self) -> int:
         return len(self._live)

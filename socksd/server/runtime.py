@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from twisted.internet.interfaces import IReactorTime
 
+from socksd.address import IPAddress
 from socksd.events import Observer
 from socksd.interfaces import IAuthenticator, IEgress, IEnd, IPolicy, IRelay, IResolver
 from socksd.server.states import Deadlines
@@ -23,6 +24,9 @@ class Runtime:
     Attributes:
         relay: Makes the relay between a client's end and a target's.
         early_data: Octets a client may send ahead while it is our turn.
+        refusals: Writes the page of what a client at this address, with this
+            user, has been refused; plain text instead of HTML where it is
+            given ``True``.
     """
 
     clock: IReactorTime
@@ -34,3 +38,4 @@ class Runtime:
     observer: Observer
     deadlines: Deadlines
     early_data: int
+    refusals: Callable[[IPAddress, str | None, bool], str]

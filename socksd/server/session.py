@@ -203,9 +203,13 @@ class Session:
 
     async def relay(self, target: IEnd, bound: Destination) -> None:
         """Tell the client that *target* has answered, and carry until both have ended."""
+        await self.carry(self.runtime.relay(self.end, target), bound)
+
+    async def carry(self, relay: IRelay, bound: Destination | None = None) -> None:
+        """Tell the client that it is connected, and let *relay* carry until it ends."""
         self.reply(ReplyCode.SUCCEEDED, bound)
         self.enter(State.RELAYING)
-        self._relay = self.runtime.relay(self.end, target)
+        self._relay = relay
         early = bytes(self.handshake.unread)
         self.handshake.unread.clear()
         if self._paused:
@@ -219,9 +223,9 @@ class Session:
         self._reply = code
         self.end.transport.write(self.handshake.reply(code, bound))
 
-    def stop(self) -> None:
-        """End at once: the service stops."""
-        self._outcome = self._outcome or _RELAYED[EndedBy.US]
+    def stop(self, reason: str = "the service has stopped") -> None:
+        """End at once, for a reason of ours."""
+        self._outcome = self._outcome or (Outcome.STOPPED, reason)
         if self._relay is not None:
             self._relay.abort()
         else:

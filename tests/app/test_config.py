@@ -16,10 +16,12 @@ from socksd.address import Destination
 from socksd.app.config import (
     Auth,
     Config,
+    Control,
     Deadlines,
     Limits,
     Listener,
     Log,
+    Reload,
     Resolver,
     duration,
     load_config,
@@ -68,6 +70,8 @@ KEYS: dict[str, Any] = {
         ("deadlines", Deadlines),
         ("limits", Limits),
         ("log", Log),
+        ("reload", Reload),
+        ("control", Control),
     )
     for attribute in attrs.fields(kind)
 }
@@ -95,6 +99,9 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("limits.early_data", '"1MiB"', 1048576, '"2MiB"'),
     ("limits.sessions", "1000", 1000, "0"),
     ("log.access", '"-"', "-", "true"),
+    ("reload.refused_sessions", '"30s"', 30.0, '"drop"'),
+    ("reload.state", '"/var/lib/socksd"', "/var/lib/socksd", "1"),
+    ("control.socket", '"/run/socksd/control.sock"', "/run/socksd/control.sock", "true"),
 ]
 
 
@@ -508,3 +515,18 @@ def test_a_syntax_error_in_a_file_names_the_file(tmp_path: Path) -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Config().version = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("value", "seconds"), [('"keep"', None), ('"cut"', 0.0), ('"30s"', 30.0)])
+def test_refused_sessions_are_kept_or_cut_now_or_later(value: str, seconds: float | None) -> None:
+    config = parse_config(f"[reload]\nrefused_sessions = {value}\n", "")
+    assert config.reload.refused_sessions == seconds
+
+
+def test_a_file_is_absolute_before_twistd_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = parse_config('[log]\naccess = "a.jsonl"\n[control]\nsocket = "../s"\n', "")
+    assert config.log.access == str(tmp_path / "a.jsonl")
+    assert config.control.socket == str(tmp_path.parent / "s")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,19 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from socksd.app.service import CannotStart, Gateway, Part, go_by_monotonic_time, written
+from socksd.app.config import Config, Limits
+from socksd.app.service import (
+    CannotStart,
+    Entrance,
+    Gateway,
+    Generation,
+    Part,
+    go_by_monotonic_time,
+    written,
+)
+from socksd.errors import ConfigError
 from socksd.events import Outcome, SessionClosed
-from tests.fakes import outcome
+from tests.fakes import FakeTransport, outcome
 from tests.server.world import World
 
 
@@ -46,12 +57,35 @@ class FakeEndpoint:
 
 
 class Scene:
+    """A gateway with one listener, "office"."""
+
     def __init__(self, result: Any, parts: Sequence[Part] = ()) -> None:
         self.world = World()
         self.clock = self.world.clock
         self.gateway = Gateway(
-            [(self.world.factory, FakeEndpoint(result))], self.world.sessions, parts, self.clock
+            self.generation({"office": result}, parts), self.world.sessions, self.clock
         )
+
+    def generation(
+        self, entrances: Mapping[str, Any], parts: Sequence[Part] = (), sessions: int | None = None
+    ) -> Generation:
+        """What a configuration with these listeners has become; "name at" is an endpoint at."""
+        return Generation(
+            config=Config(limits=Limits(sessions=sessions)),
+            rules=(),
+            entrances=tuple(
+                Entrance(name.split()[0], name.split()[-1], FakeEndpoint(result))
+                for name, result in entrances.items()
+            ),
+            runtime=replace(self.world.runtime),
+            parts=tuple(parts),
+        )
+
+    def connect(self, listener: int = 0) -> FakeTransport:
+        """Let a client come to a listener."""
+        protocol = self.gateway.listeners[listener].factory.buildProtocol(None)
+        assert protocol is not None
+        return FakeTransport(protocol)
 
 
 def test_starting_listens_and_stopping_ends_every_session() -> None:
@@ -102,7 +136,7 @@ def test_stopping_does_not_wait_for_ever() -> None:
 def test_privileged_ports_are_bound_before_privileges_are_dropped() -> None:
     scene = Scene(FakePort())
     calls: list[int] = []
-    scene.gateway.factories = [(scene.world.factory, FakeEndpoint(lambda: counted(calls)))]
+    scene.gateway.generation = scene.generation({"office": lambda: counted(calls)})
     scene.gateway.privilegedStartService()
     scene.gateway.startService()
     assert len(calls) == 1
@@ -136,6 +170,170 @@ def test_a_port_that_cannot_be_had_ends_the_process_with_one_line(result: Any, s
     assert "\n" not in str(caught.value.code)
     assert isinstance(caught.value, Exception)
     assert isinstance(caught.value, SystemExit)
+
+
+def test_a_part_that_cannot_start_ends_the_process_with_one_line() -> None:
+    def start() -> None:
+        raise OSError(None, "control socket /run/s: another server listens there")
+
+    scene = Scene(FakePort(), [Part(start)])
+    with pytest.raises(CannotStart, match="another server listens there"):
+        scene.gateway.startService()
+    outcome(scene.gateway.stopService())
+
+
+# -- adopting another configuration ------------------------------------------
+
+
+def heard_part(heard: list[str], name: str) -> Part:
+    return Part(lambda: heard.append(f"start {name}"), lambda: heard.append(f"stop {name}"))
+
+
+def test_a_listener_whose_endpoint_is_as_before_is_not_bound_anew() -> None:
+    """Even where it is called by another name; new sessions know it by that."""
+    scene = Scene(FakePort())
+    scene.gateway.startService()
+    (before,) = scene.gateway.listeners
+    new = scene.generation({"home office": lambda: pytest.fail("bound anew")})
+    scene.gateway.adopt(new)
+    (listener,) = scene.gateway.listeners
+    assert listener is before
+    assert listener.factory.runtime is new.runtime
+    assert listener.factory.listener == "home"
+    outcome(scene.gateway.stopService())
+
+
+def test_listeners_come_and_go() -> None:
+    old, fresh = FakePort(), FakePort()
+    scene = Scene(old)
+    scene.gateway.startService()
+    scene.gateway.adopt(scene.generation({"home": fresh}))
+    assert (old.listening, fresh.listening) == (False, True)
+    assert [each.factory.listener for each in scene.gateway.listeners] == ["home"]
+    outcome(scene.gateway.stopService())
+    assert not fresh.listening
+
+
+def test_of_two_listeners_at_equal_endpoints_each_keeps_its_name() -> None:
+    one, two = FakePort(), FakePort()
+    scene = Scene(FakePort())
+    scene.gateway.generation = scene.generation({"a tcp:0": one, "b tcp:0": two})
+    scene.gateway.startService()
+    scene.gateway.adopt(scene.generation({"b tcp:0": None}))
+    (listener,) = scene.gateway.listeners
+    assert listener.port is two
+    assert (one.listening, two.listening) == (False, True)
+    outcome(scene.gateway.stopService())
+
+
+def test_all_listeners_that_cannot_listen_are_said_and_nothing_has_changed() -> None:
+    heard: list[str] = []
+    kept, fresh = FakePort(), FakePort()
+    scene = Scene(kept)
+    scene.gateway.startService()
+    generation, listeners = scene.gateway.generation, list(scene.gateway.listeners)
+    new = scene.generation(
+        {
+            "good": fresh,
+            "bad": lambda: fail(CannotListenError("", 1, OSError(98, "Address already in use"))),
+            "worse": lambda: Deferred(),
+        },
+        [heard_part(heard, "new")],
+    )
+    with pytest.raises(ConfigError) as caught:
+        scene.gateway.adopt(new)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "listener 'bad' cannot listen on *:1: Address already in use",
+        "listener 'worse' does not get ready",
+    ]
+    assert (kept.listening, fresh.listening) == (True, False)
+    assert scene.gateway.generation is generation
+    assert scene.gateway.listeners == listeners
+    assert listeners[0].factory.runtime is generation.runtime
+    assert heard == []
+    outcome(scene.gateway.stopService())
+
+
+def test_a_part_that_cannot_start_leaves_everything_as_it_was() -> None:
+    heard: list[str] = []
+    fresh, shared = FakePort(), heard_part(heard, "shared")
+
+    def start() -> None:
+        raise OSError(13, "Permission denied")
+
+    scene = Scene(FakePort(), [shared])
+    scene.gateway.startService()
+    before = scene.gateway.generation
+    with pytest.raises(ConfigError, match="Permission denied"):
+        scene.gateway.adopt(
+            scene.generation({"new": fresh}, [shared, heard_part(heard, "new"), Part(start)])
+        )
+    assert heard == ["start shared", "start new", "stop new"]
+    assert not fresh.listening
+    assert scene.gateway.generation is before
+    outcome(scene.gateway.stopService())
+
+
+def test_sessions_keep_what_they_began_with_and_parts_stop_behind_the_last_one() -> None:
+    heard: list[str] = []
+    shared = heard_part(heard, "shared")
+    scene = Scene(FakePort(), [shared, heard_part(heard, "old")])
+    scene.gateway.startService()
+    old = scene.gateway.generation.runtime
+    first, second = scene.connect(), scene.connect()
+    scene.gateway.adopt(scene.generation({"office": None}, [shared, heard_part(heard, "new")]))
+    third = scene.connect()
+    assert [s.runtime is old for s in sorted(scene.world.sessions, key=lambda s: s.number)] == [
+        True,
+        True,
+        False,
+    ]
+    assert heard == ["start shared", "start old", "start new"]
+    first.receive_reset()
+    third.receive_reset()
+    assert heard[3:] == []
+    second.receive_reset()
+    assert heard[3:] == ["stop old"]
+    outcome(scene.gateway.stopService())
+    assert heard[4:] == ["stop new", "stop shared"]
+
+
+def test_a_configuration_that_nobody_keeps_is_gone_at_once() -> None:
+    """A thousand reloads leave one."""
+    heard: list[str] = []
+    scene = Scene(FakePort(), [heard_part(heard, "0")])
+    scene.gateway.startService()
+    for number in range(1, 3):
+        scene.gateway.adopt(scene.generation({"office": None}, [heard_part(heard, str(number))]))
+    assert heard == ["start 0", "start 1", "stop 0", "start 2", "stop 1"]
+    assert len(scene.gateway.parts()) == 1
+    outcome(scene.gateway.stopService())
+
+
+def test_the_bound_on_sessions_is_that_of_the_new_configuration() -> None:
+    scene = Scene(FakePort())
+    scene.gateway.startService()
+    scene.gateway.adopt(scene.generation({"office": None}, sessions=1))
+    client = scene.connect()
+    assert scene.world.sessions.door.overrun
+    client.receive_reset()
+    outcome(scene.gateway.stopService())
+
+
+def test_what_does_not_stop_is_said_and_stops_nothing_else(
+    logged_errors: list[dict[str, Any]],
+) -> None:
+    heard: list[str] = []
+
+    def stop() -> None:
+        raise ZeroDivisionError
+
+    scene = Scene(FakePort(), [heard_part(heard, "one"), Part(stop=stop)])
+    scene.gateway.startService()
+    outcome(scene.gateway.stopService())
+    assert heard == ["start one", "stop one"]
+    assert [event["log_failure"].type for event in logged_errors] == [ZeroDivisionError]
+    logged_errors.clear()
 
 
 @pytest.mark.parametrize(

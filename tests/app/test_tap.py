@@ -27,7 +27,7 @@ def parsed(*words: str) -> Options:
 
 
 def endpoints(*words: str) -> list[tuple[str, str]]:
-    return [(e.name, e.endpoint) for e in parsed(*words).configuration().listener]
+    return [(e.name, e.endpoint) for e in parsed(*words).gateway.generation.config.listener]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_options_add_to_the_configuration(tmp_path: Path, htpasswd: Path) -> Non
     config = tmp_path / "socksd.toml"
     config.write_text('[[listener]]\nname = "office"\nendpoint = "tcp:7"\n[log]\naccess = "-"\n')
     options = parsed(f"--config={config}", "--port=8", f"--auth=htpasswd:{htpasswd}")
-    merged = options.configuration()
+    merged = options.gateway.generation.config
     assert [listener.name for listener in merged.listener] == ["office", "port"]
     assert merged.auth.authenticators == (f"htpasswd:{htpasswd}",)
     assert merged.log.access == "-"
@@ -81,18 +81,18 @@ def test_the_service_is_what_the_options_have_built() -> None:
     service = makeService(options)
     assert isinstance(service, Gateway)
     assert IService.providedBy(service)
-    assert service.factories[0][0].listener == "port"
+    assert service.generation.entrances[0].name == "port"
 
 
 def test_without_login_only_this_host_is_served() -> None:
-    policy = parsed().gateway.factories[0][0].runtime.policy
+    policy = parsed().gateway.generation.runtime.policy
     for client, verdict in ((LOCAL, Verdict.ALLOW), (REMOTE, Verdict.DENY)):
         assert policy.decide(Facts(client, "port")).verdict is verdict
 
 
 def test_with_login_whoever_logs_in_is_served(htpasswd: Path) -> None:
     options = parsed(f"--auth=htpasswd:{htpasswd}")
-    policy = options.gateway.factories[0][0].runtime.policy
+    policy = options.gateway.generation.runtime.policy
     asking = Facts(REMOTE, "port").known_as(Principal("alice"))
     asking = asking.asking(Command.CONNECT, Destination.named("198.51.100.1", 80))
     assert policy.decide(asking).verdict is Verdict.ALLOW

@@ -94,15 +94,12 @@ class Gateway:
         self.directory = directory
         self._log = directory / "twistd.log"
         self._access = directory / "access.jsonl"
+        self.file = directory / "socksd.toml"
         if config is None:
             options = ("--listen", LISTEN, *options)
         else:
-            path = directory / "socksd.toml"
-            path.write_text(
-                f'version = 1\n[log]\naccess = "{self._access}"\n'
-                f'[[listener]]\nname = "test"\nendpoint = "{LISTEN}"\n{config}'
-            )
-            options = ("--config", str(path), *options)
+            self.configure(config)
+            options = ("--config", str(self.file), *options)
         limit = f"ulimit -n {descriptors}; " if descriptors else ""
         twistd = (str(SCRIPTS / "twistd"), "--nodaemon", "--pidfile=", "socks5", *options)
         with self._log.open("wb") as log:
@@ -126,6 +123,13 @@ class Gateway:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    def configure(self, config: str) -> None:
+        """Write the configuration; one that runs has to be told to look."""
+        self.file.write_text(
+            f'version = 1\n[log]\naccess = "{self._access}"\n'
+            f'[[listener]]\nname = "test"\nendpoint = "{LISTEN}"\n{config}'
+        )
 
     def log(self) -> str:
         """Everything said so far."""

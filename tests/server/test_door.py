@@ -179,3 +179,10 @@ def test_without_a_free_descriptor_all_are_in_use(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(os, "open", fail)
     assert Descriptors().lowest_free() == Descriptors().limit()
+
+
+def test_a_port_that_is_forgotten_is_left_alone() -> None:
+    scene = Scene(most=1)
+    scene.door.forget(scene.port)
+    scene.door.entered(1, object())
+    assert scene.port.reading

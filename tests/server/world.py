@@ -174,6 +174,7 @@ class World:
             observer=self.events,
             deadlines=Deadlines(),
             early_data=1000,
+            refusals=lambda client, user, plain: f"{client} {user} {plain}\n",
         )
         self.sessions = Sessions(Door(self.clock, None, PlentyOfDescriptors()))
         self.factory = SocksFactory("office", self.runtime, self.sessions)

@@ -1,0 +1,31 @@
+"""What can be asked, as a table that knows nothing of HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from twisted.internet.interfaces import IReactorTime, IReactorUNIX
+
+from socksd.errors import SocksdError
+
+
+class IReactorControlled(IReactorUNIX, IReactorTime):
+    """What the control socket takes of the reactor."""
+
+
+Body = Mapping[str, object]  # a JSON object that came with the request; empty without one
+
+# Gives what JSON can say. Raises BadBody or Unable; or ConfigError, whose
+# problems are told one by one.
+Handler = Callable[[Body], object]
+
+# By method and path: ("GET", "/v1/status").
+Routes = dict[tuple[str, str], Handler]
+
+
+class BadBody(SocksdError):
+    """The body of a request does not say what it should."""
+
+
+class Unable(SocksdError):
+    """What was asked for cannot be done as things stand; says why, for a person."""

@@ -1,0 +1,107 @@
+"""Answers as lines for a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+
+def status(answer: dict[str, Any]) -> str:
+    """Write what /v1/status answers."""
+    rows = [
+        ("version", answer["version"]),
+        ("process", f"{answer['pid']}, since {_when(answer['started'])}"),
+        ("configuration", f"{answer['config'] or '-'}, loaded {_when(answer['loaded'])}"),
+        ("reloads", f"{answer['reloads']} done, {answer['failed_reloads']} failed"),
+        ("sessions", f"{answer['sessions']} ({answer['older_sessions']} from before a reload)"),
+    ]
+    rows += [("listener", f"{each['name']} on {each['address']}") for each in answer["listeners"]]
+    if answer["unconfirmed_until"] is not None:
+        rows.append(("unconfirmed", f"rolled back at {_when(answer['unconfirmed_until'])}"))
+    if answer["rolled_back"]:
+        rows.append(("rolled back", "the file is not in force: it was not confirmed"))
+    return _table(rows)
+
+
+def reloaded(answer: dict[str, Any]) -> str:
+    """Write what a reload that has succeeded answers."""
+    lines = ["reloaded"]
+    refused = answer["refused_sessions"]
+    if refused["count"]:
+        lines.append(
+            f"{refused['count']} live sessions would now be refused: {refused['fate']}"
+            " (the log lists them)"
+        )
+    if answer["unconfirmed_until"] is not None:
+        until = _when(answer["unconfirmed_until"])
+        lines.append(f"rolled back at {until}, unless you say: socksd confirm")
+    return "\n".join(lines) + "\n"
+
+
+def rules(answer: dict[str, Any]) -> str:
+    """Write what /v1/rules answers."""
+    rows = [("RULE", "ACTION", "HITS", "OPEN", "LAST", "SINCE")]
+    rows += [
+        (
+            rule["id"],
+            rule["action"],
+            str(rule["hits"]),
+            str(rule["open"]),
+            _when(rule["last"]),
+            _when(rule["since"]),
+        )
+        for rule in answer["rules"]
+    ]
+    return _table(rows)
+
+
+def leaks(answer: dict[str, Any]) -> str:
+    """Write what /v1/leaks answers."""
+    if not answer["leaks"]:
+        return f"{answer['clients']} clients seen; all of them send names\n"
+    rows = [("CLIENT", "USER", "ADDRESSES", "NAMES", "LAST", "MOST OFTEN")]
+    rows += [
+        (
+            leak["client"],
+            "-" if leak["user"] is None else leak["user"],
+            str(leak["addresses"]),
+            str(leak["names"]),
+            _when(leak["last"]),
+            ", ".join(top["destination"] for top in leak["top"][:3]),
+        )
+        for leak in answer["leaks"]
+    ]
+    return (
+        f"rules about names do not protect {len(answer['leaks'])} of {answer['clients']} clients,"
+        " which send addresses:\n" + _table(rows)
+    )
+
+
+def problems(answer: dict[str, Any]) -> list[str]:
+    """Give the lines that say why the server has refused."""
+    found = [
+        f"{problem['path']}: {problem['message']}" if problem["path"] else problem["message"]
+        for problem in answer.get("problems", ())
+    ]
+    return [_shown(line) for line in found or [answer.get("error", "no reason given")]]
+
+
+def _when(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Align columns with two blanks between them."""
+    cells = [[_shown(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(text: str) -> str:
+    """Keep what a client may choose, as its user name, from steering the terminal."""
+    return text if text.isprintable() else json.dumps(text)

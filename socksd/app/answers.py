@@ -1,0 +1,148 @@
+"""What the control socket answers, and to what."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+import socksd
+from socksd.admin.routes import BadBody, Body, Routes
+from socksd.app.judge import fate
+from socksd.app.reload import Reloader
+from socksd.app.service import Gateway, written
+from socksd.observe.counters import RuleCounters
+from socksd.observe.leaks import Leaks
+from socksd.server.states import State
+
+# What decides without being a rule of the configuration, and what it does.
+UNWRITTEN: Final = (("default", "deny"), ("why", "allow"))
+LONGEST_TRIAL: Final = 24 * 3600.0  # seconds
+
+
+class Answers:
+    """
+    Says how the service is doing.
+
+    Everything it gives is what JSON can say; times are seconds since the epoch.
+    """
+
+    def __init__(
+        self, gateway: Gateway, reloader: Reloader, counters: RuleCounters, leaks: Leaks
+    ) -> None:
+        self._gateway = gateway
+        self._reloader = reloader
+        self._counters = counters
+        self._leaks = leaks
+        self._started = time.time()
+
+    def routes(self) -> Routes:
+        """Give all that can be asked."""
+        return {
+            ("GET", "/v1/status"): self.status,
+            ("GET", "/v1/rules"): self.rules,
+            ("GET", "/v1/leaks"): self.leaks,
+            ("POST", "/v1/reload"): self.reload,
+            ("POST", "/v1/confirm"): self.confirm,
+        }
+
+    def status(self, _: Body) -> dict[str, Any]:
+        """Say what runs, since when, and by which configuration."""
+        gateway, reloader = self._gateway, self._reloader
+        sessions = len(gateway.sessions)
+        return {
+            "version": socksd.__version__,
+            "pid": os.getpid(),
+            "started": self._started,
+            "config": reloader.path,
+            "loaded": reloader.loaded,
+            "reloads": reloader.reloads,
+            "failed_reloads": reloader.failed,
+            "unconfirmed_until": reloader.unconfirmed_until,
+            "rolled_back": reloader.rolled_back,
+            "listeners": [
+                {"name": each.factory.listener, "address": written(each.port.getHost())}
+                for each in gateway.listeners
+            ],
+            "sessions": sessions,
+            "older_sessions": sessions - gateway.sessions.keep(gateway.generation.runtime),
+        }
+
+    def rules(self, _: Body) -> dict[str, Any]:
+        """Say what each rule has decided, in the order of the configuration."""
+        now_open = Counter(
+            session.decision.rule
+            for session in self._gateway.sessions
+            if session.decision is not None and session.state is State.RELAYING
+        )
+        rules = []
+        for rule, action in (*self._gateway.generation.rules, *UNWRITTEN):
+            hits = self._counters.hits[rule]
+            rules.append(
+                {
+                    "id": rule,
+                    "action": action,
+                    "hits": hits.count,
+                    "open": now_open[rule],
+                    "outcomes": dict(hits.outcomes),
+                    "last": hits.last,
+                    "since": hits.since,
+                }
+            )
+        return {"rules": rules}
+
+    def leaks(self, _: Body) -> dict[str, Any]:
+        """Say which clients send addresses where they could send names."""
+        return {
+            "clients": len(self._leaks),
+            "leaks": [
+                {
+                    "client": str(client),
+                    "user": user,
+                    "addresses": asked.addresses,
+                    "names": asked.names,
+                    "since": asked.since,
+                    "last": asked.last,
+                    "top": [
+                        {"destination": str(destination), "count": count}
+                        for destination, count in _descending(asked.top.items())
+                    ],
+                }
+                for (client, user), asked in self._leaks
+            ],
+        }
+
+    def reload(self, body: Body) -> dict[str, Any]:
+        """Load the configuration again; ``{"confirm": SECONDS}`` takes it on trial."""
+        _only(body, "confirm")
+        trial = body.get("confirm")
+        if trial is not None and (
+            isinstance(trial, bool)
+            or not isinstance(trial, int | float)
+            or not 1 <= trial <= LONGEST_TRIAL
+        ):
+            raise BadBody(f"confirm is a number of seconds, 1 to {LONGEST_TRIAL:g}")
+        count = self._reloader.reload(None if trial is None else float(trial))
+        refused = self._gateway.generation.config.reload.refused_sessions
+        return {
+            "refused_sessions": {"count": count, "fate": fate(refused)},
+            "unconfirmed_until": self._reloader.unconfirmed_until,
+        }
+
+    def confirm(self, body: Body) -> dict[str, Any]:
+        """Keep the configuration that is on trial."""
+        _only(body)
+        self._reloader.confirm()
+        return {}
+
+
+def _only(body: Body, *known: str) -> None:
+    for key in body:
+        if key not in known:
+            raise BadBody(f"there is no {key!r}")
+
+
+def _descending(items: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:
+    return sorted(items, key=lambda item: -item[1])

@@ -1,0 +1,168 @@
+"""What the control socket answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from socksd.address import Destination
+from socksd.admin.routes import BadBody, Unable
+from socksd.app.answers import UNWRITTEN, Answers
+from socksd.errors import ConfigError
+from socksd.events import Outcome
+from socksd.observe.counters import RuleCounters
+from socksd.observe.leaks import Leaks
+from tests.app.test_reload import DENIES, Scene
+from tests.fakes import outcome
+from tests.observe.closed import SERVED
+
+NOW = 1000.0
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path)
+    yield scene
+    outcome(scene.gateway.stopService())
+
+
+@pytest.fixture
+def counters() -> RuleCounters:
+    counters = RuleCounters(lambda: NOW)
+    counters.follow([rule for rule, _ in UNWRITTEN])
+    return counters
+
+
+@pytest.fixture
+def leaks() -> Leaks:
+    return Leaks()
+
+
+@pytest.fixture
+def answers(scene: Scene, counters: RuleCounters, leaks: Leaks) -> Answers:
+    return Answers(scene.gateway, scene.reloader, counters, leaks)
+
+
+def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
+    routes = answers.routes()
+    assert set(routes) == {
+        ("GET", "/v1/status"),
+        ("GET", "/v1/rules"),
+        ("GET", "/v1/leaks"),
+        ("POST", "/v1/reload"),
+        ("POST", "/v1/confirm"),
+    }
+    for (_, path), handler in routes.items():
+        if path == "/v1/confirm":
+            handler_of_reload = routes["POST", "/v1/reload"]
+            handler_of_reload({"confirm": 60})
+        assert json.dumps(handler({}))
+
+
+def test_status_says_what_runs(answers: Answers, scene: Scene) -> None:
+    scene.relaying()
+    scene.reloader.reload()
+    scene.relaying()
+    status = answers.status({})
+    assert status["config"] == scene.path
+    assert status["listeners"] == [{"name": "office", "address": "127.0.0.1:1080"}]
+    assert (status["sessions"], status["older_sessions"]) == (2, 1)
+    assert (status["reloads"], status["failed_reloads"]) == (1, 0)
+    assert (status["unconfirmed_until"], status["rolled_back"]) == (None, False)
+
+
+def test_rules_are_in_their_order_with_what_they_have_decided(
+    answers: Answers, scene: Scene, counters: RuleCounters
+) -> None:
+    scene.gateway.generation = replace(
+        scene.gateway.generation, rules=(("z", "deny"), ("yes", "allow"))
+    )
+    counters.follow(["z", "yes", "default", "why"])
+    counters(replace(SERVED, rule="z", outcome=Outcome.DENIED, started=5.0))
+    scene.relaying()
+    rules = answers.rules({})["rules"]
+    assert [(rule["id"], rule["action"]) for rule in rules] == [
+        ("z", "deny"),
+        ("yes", "allow"),
+        ("default", "deny"),
+        ("why", "allow"),
+    ]
+    first, second = rules[:2]
+    assert first == {
+        "id": "z",
+        "action": "deny",
+        "hits": 1,
+        "open": 0,
+        "outcomes": {"denied": 1},
+        "last": 5.0,
+        "since": NOW,
+    }
+    assert (second["hits"], second["open"]) == (0, 1), "a tunnel shows while it lasts"
+
+
+def test_leaks_name_the_client_and_what_it_asked_for(answers: Answers, leaks: Leaks) -> None:
+    leaks(replace(SERVED, user=None))
+    for host in ("198.51.100.1", "198.51.100.2", "198.51.100.2"):
+        leaks(replace(SERVED, user=None, destination=Destination.named(host, 443), started=5.0))
+    answer = answers.leaks({})
+    assert answer["clients"] == 1
+    (leak,) = answer["leaks"]
+    assert leak == {
+        "client": str(IPv4Address("127.0.0.1")),
+        "user": None,
+        "addresses": 3,
+        "names": 1,
+        "since": SERVED.started,
+        "last": SERVED.started,
+        "top": [
+            {"destination": "198.51.100.2:443", "count": 2},
+            {"destination": "198.51.100.1:443", "count": 1},
+        ],
+    }
+
+
+def test_a_reload_says_what_it_means_for_sessions(answers: Answers, scene: Scene) -> None:
+    scene.relaying()
+    scene.change('refused_sessions = "2m"\n', DENIES)
+    assert answers.reload({}) == {
+        "refused_sessions": {"count": 1, "fate": "cut in 120 s"},
+        "unconfirmed_until": None,
+    }
+
+
+def test_a_trial_is_confirmed(answers: Answers, scene: Scene) -> None:
+    scene.change("# new\n")
+    until = answers.reload({"confirm": 60})["unconfirmed_until"]
+    assert until == scene.reloader.unconfirmed_until is not None
+    assert answers.confirm({}) == {}
+    assert scene.kept.text() == scene.text
+    with pytest.raises(Unable):
+        answers.confirm({})
+
+
+@pytest.mark.parametrize("trial", ["5m", True, 0, -1, 1e9, float("nan"), [], {}])
+def test_a_trial_that_is_no_time_is_refused(answers: Answers, scene: Scene, trial: Any) -> None:
+    with pytest.raises(BadBody, match="confirm is a number of seconds, 1 to 86400"):
+        answers.reload({"confirm": trial})
+    assert scene.reloader.reloads == 0
+
+
+def test_what_nobody_knows_is_refused(answers: Answers, scene: Scene) -> None:
+    """A misspelt "confirm" would be a reload for good."""
+    with pytest.raises(BadBody, match="there is no 'confrim'"):
+        answers.reload({"confrim": 60})
+    with pytest.raises(BadBody, match="there is no 'x'"):
+        answers.confirm({"x": 1})
+    assert scene.reloader.reloads == 0
+
+
+def test_problems_are_the_configurations(answers: Answers, scene: Scene) -> None:
+    scene.change("", "nonsense = 1\n")
+    with pytest.raises(ConfigError, match="nonsense: there is no such key"):
+        answers.reload({})
