@@ -94,15 +94,11 @@ class Policy:
         An address that may stand for another on its way (NAT64, 6to4, ...) is
         judged as each of them: all must be allowed.
         """
-        decision = self._judge(facts)
-        if facts.address is not None:
-            for address in embedded(facts.address):
-                if decision.verdict is Verdict.DENY:
-                    break
-                read = self._judge(facts.at(address))
-                if read.verdict is not Verdict.ALLOW:
-                    decision = read
-        return decision
+        others = () if facts.address is None else embedded(facts.address)
+        if not others:
+            return self._judge(facts)
+        readings = (facts, *map(facts.at, others))
+        return min(map(self._judge, readings), key=lambda each: _STRICTEST.index(each.verdict))
 
     def _judge(self, facts: Facts) -> Decision:
         """
@@ -161,4 +157,5 @@ class Policy:
         )
 
 
+_STRICTEST = (Verdict.DENY, Verdict.DEFER, Verdict.ALLOW)
 _GUARD_ASKS = Decision(Verdict.DEFER, GUARD)
