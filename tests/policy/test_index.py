@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from socksd.address import Destination
 from socksd.facts import Facts
 from socksd.policy.index import Index, NameTable, NetworkTable, Steps, members, table
-from socksd.policy.match import Condition, ToHost, between, edges_of
+from socksd.policy.match import Answer, Condition, ToHost, between, edges_of
 from socksd.policy.sets import HostSet, Names
 
 FIRST = Facts(IPv4Address("10.0.0.7"), "office")
@@ -81,3 +82,20 @@ def test_a_question_looks_at_no_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToHost, "matches", None)
     asking = replace(FIRST, destination=Destination("www.site-7.example", 80))
     assert index.answers(asking) == (1 << 7, 1 << 7)
+
+
+@pytest.mark.parametrize("answer", [True, False, None])
+def test_a_condition_without_a_table_is_asked_itself(answer: Answer) -> None:
+    """A new kind of condition must not match everything until it has got a table."""
+
+    class New:
+        key: ClassVar[str] = "new"
+
+        def matches(self, facts: Facts) -> Answer:
+            return answer
+
+    may, does = Index([[New()], []]).answers(FIRST)
+    assert list(members(may)) == [
+        position for position in (0, 1) if position or answer is not False
+    ]
+    assert list(members(does)) == [position for position in (0, 1) if position or answer]
