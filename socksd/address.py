@@ -26,6 +26,9 @@ _OCTAL = re.compile(r"0[0-7]+")
 _HEXADECIMAL = re.compile(r"0x[0-9a-f]+")
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
+# The 96 bits before the IPv4 address: compatible, mapped, translated, NAT64.
+_BEFORE_IPV4 = frozenset({0, 0xFFFF, 0xFFFF_0000, 0x64_FF9B << 64})
+
 _LOOPBACK4 = IPv4Address("127.0.0.1")
 _LOOPBACK6 = IPv6Address("::1")
 
@@ -81,6 +84,38 @@ def reached(address: IPAddress) -> IPAddress:
     if address.is_unspecified:
         return _LOOPBACK4 if isinstance(address, IPv4Address) else _LOOPBACK6
     return address
+
+
+def embedded(address: IPAddress) -> tuple[IPv4Address, ...]:
+    """
+    Give the IPv4 addresses that an IPv6 address may stand for on its way.
+
+    A translator or a tunnel takes them out again: NAT64 (RFC 6052 and, with
+    the prefix of RFC 8215, at each place it may have them), 6to4 (RFC 3056),
+    Teredo (RFC 4380: server and client), IPv4-compatible (RFC 4291) and
+    IPv4-translated (RFC 2765) addresses. Empty for any other.
+    """
+    if isinstance(address, IPv4Address):
+        return ()
+    value, octets = int(address), address.packed
+    if value >> 32 in _BEFORE_IPV4 and value > 1:  # :: and ::1 are themselves
+        return (IPv4Address(octets[12:]),)
+    if value >> 112 == 0x2002:
+        return (IPv4Address(octets[2:6]),)
+    if value >> 96 == 0x2001_0000:
+        client = value & 0xFFFF_FFFF ^ 0xFFFF_FFFF
+        return (IPv4Address(octets[4:8]), IPv4Address(client))
+    if value >> 80 == 0x64_FF9B_0001:
+        # How long the prefix is only its translator knows; octet 8 is left out.
+        places = (
+            octets[6:8] + octets[9:11],
+            octets[7:8] + octets[9:12],
+            octets[9:13],
+            octets[12:16],
+        )
+        # What is read at a wrong place is mostly zeros; nothing is sent to 0.0.0.0/8.
+        return tuple(dict.fromkeys(IPv4Address(place) for place in places if place[0]))
+    return ()
 
 
 @dataclass(frozen=True, slots=True)

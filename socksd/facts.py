@@ -45,6 +45,7 @@ class Facts:
     command: Command | None = None
     destination: Destination | None = None
     address: IPAddress | None = None  # the one that would be dialled
+    time: float = 0.0  # seconds since the epoch when the client connected; one for all questions
 
     def known_as(self, principal: Principal) -> Facts:
         """Add who it is."""
@@ -69,6 +70,23 @@ class Verdict(Enum):
     DEFER = "defer"  # the facts so far do not settle it
 
 
+DIRECT = "direct"  # the route that every gateway has
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """
+    What a rule on trial would have decided, had it been enforced alone.
+
+    Attributes:
+        rule: The rule's id.
+        verdict: ALLOW (would_allow) or DENY (would_deny).
+    """
+
+    rule: str
+    verdict: Verdict
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """
@@ -76,9 +94,18 @@ class Decision:
 
     Attributes:
         rule: The rule's id; for DEFER the first rule that wants to know more.
-        text: What the rule says to a person it refuses; empty where it says nothing.
+        text: What the rule would have a refused person be told; else ''.
+        detail: Where the guard spoke, the class of address it objects to, as
+            the configuration calls it; else ''.
+        reports: What rules on trial would have decided instead, in order.
+        route: By which way to get there.
+        limits: The name of the limits that hold; '' for none.
     """
 
     verdict: Verdict
     rule: str
     text: str = ""
+    detail: str = ""
+    reports: tuple[Report, ...] = ()
+    route: str = DIRECT
+    limits: str = ""

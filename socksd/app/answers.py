@@ -18,7 +18,7 @@ from socksd.observe.leaks import Leaks
 from socksd.server.states import State
 
 # What decides without being a rule of the configuration, and what it does.
-UNWRITTEN: Final = (("default", "deny"), ("why", "allow"))
+UNWRITTEN: Final = (("guard", "deny"), ("default", "deny"), ("why", "allow"))
 LONGEST_TRIAL: Final = 24 * 3600.0  # seconds
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import GenericAlias
@@ -26,10 +26,15 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
+from socksd.app.own import own_networks
 from socksd.errors import ConfigError, Problem, did_you_mean
 from socksd.policy.builtin import built_in
-from socksd.policy.load import load_rules
+from socksd.policy.guard import Guard
+from socksd.policy.load import load_groups, load_rules, load_sets
+from socksd.policy.match import Group
 from socksd.policy.rules import Policy, Rule
+from socksd.policy.sets import HostSet
+from socksd.policy.special import CLASSES, SPECIAL, special_sets
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -165,6 +170,26 @@ def _with_unit(parse: Callable[[str], T], least: str, most: str, example: str) -
     return read
 
 
+def _never(value: object) -> tuple[str, ...]:
+    if value == "nothing":
+        return ()
+    if not isinstance(value, list):
+        raise ValueError(f'must be a list of kinds of addresses, or "nothing", not {value!r}')
+    if not value:
+        raise ValueError('is empty; to forbid no address at all write never = "nothing"')
+    for each in value:
+        if each not in CLASSES:
+            hint = did_you_mean(str(each), CLASSES)
+            raise ValueError(f"{each!r} must be one of {', '.join(CLASSES)}{hint}")
+    return tuple(dict.fromkeys(value))
+
+
+def _explicit(value: object) -> bool:
+    if value not in ("explicit", "open"):
+        raise ValueError(f'must be "explicit" or "open", not {value!r}')
+    return value == "explicit"
+
+
 def _duration(least: str = "1ms", most: str = "720h") -> Reader[float]:
     return _with_unit(duration, least, most, "10s")
 
@@ -185,6 +210,20 @@ class Auth:
     anonymous: tuple[Annotated[IPNetwork, _network], ...] = ()
     cache: Annotated[float, _duration(least="0s")] = 300.0
     threads: Annotated[int | None, _number_or_auto(1, 64)] = None  # None: one per CPU, at most 4
+
+
+@attrs.frozen
+class Guarded:
+    """``[guard]``: where nobody is sent, whatever a rule allows."""
+
+    never: Annotated[tuple[str, ...], _never] = (
+        "loopback",
+        "link-local",
+        "metadata",
+        "multicast",
+        "self",
+    )
+    private: Annotated[bool, _explicit] = True  # only where the rule names it
 
 
 @attrs.frozen
@@ -259,6 +298,10 @@ class Config:
     version: Annotated[int, _number(1, 1)] = 1
     listener: tuple[Listener, ...] = ()
     auth: Auth = Auth()
+    # By their names with "@", the built-in ones as well; those differ from host to host.
+    sets: Mapping[str, HostSet] = attrs.field(default=SPECIAL, eq=False)
+    groups: Mapping[str, Group] = attrs.field(factory=dict)
+    guard: Guarded = Guarded()
     rule: tuple[Rule, ...] = ()
     resolver: Resolver = Resolver()
     deadlines: Deadlines = Deadlines()
@@ -268,9 +311,10 @@ class Config:
     control: Control = Control()
 
     def policy(self) -> Policy:
-        """Give the policy of the rules; without any, the built-in one."""
+        """Give the policy of the rules, guarded; without any, the built-in one, as it stands."""
         if self.rule:
-            return Policy(self.rule)
+            never, private = self.guard.never, self.guard.private
+            return Policy(self.rule, Guard.of(never, self.sets, private=private))
         return built_in(with_login=bool(self.auth.authenticators))
 
 
@@ -303,10 +347,12 @@ def parse_config(text: str, name: str) -> Config:
     """
     Read a configuration.
 
+    What this host's addresses are is asked anew each time.
+
     Args:
         text: TOML.
-        name: What to call it where there is no key path yet: in a syntax
-            error, which also says the line and the column.
+        name: The path of its file, for a syntax error, which also says the
+            line and the column; names of set files are relative to where it is.
 
     Raises:
         ConfigError: It has problems: all of them.
@@ -318,9 +364,24 @@ def parse_config(text: str, name: str) -> Config:
     problems: list[Problem] = []
     names = list(_listener_names(tables.get("listener")))
     problems += _repeated(names)
+    special: Mapping[str, HostSet] = SPECIAL
+    try:
+        special = special_sets(own_networks())
+    except OSError as error:
+        message = f"cannot tell which addresses are this host's own: {error}"
+        problems.append(Problem("", message))
+    sets = load_sets(
+        tables.pop("sets", {}),
+        special,
+        lambda file: (Path(name).parent / file).read_text("utf-8"),
+        problems,
+    )
+    groups = load_groups(tables.pop("groups", {}), problems)
     rules: tuple[Rule, ...] = ()
     try:
-        rules = load_rules(tables.pop("rule", []), {name for _, name in names})
+        rules = load_rules(
+            tables.pop("rule", []), {name for _, name in names}, sets=sets, groups=groups
+        )
     except ConfigError as error:
         problems += error.problems
     try:
@@ -329,7 +390,7 @@ def parse_config(text: str, name: str) -> Config:
         raise ConfigError([*_problems(error, ""), *problems]) from None
     if problems:
         raise ConfigError(problems)
-    return attrs.evolve(config, rule=rules)
+    return attrs.evolve(config, rule=rules, sets=sets, groups=groups)
 
 
 def _listener_names(listeners: object) -> Iterator[tuple[int, str]]:
@@ -396,7 +457,10 @@ _converter.register_structure_hook(
         Config,
         _converter,
         _cattrs_forbid_extra_keys=True,
-        rule=override(omit=True),  # the rules have a loader of their own
+        # What the policy is made of has loaders of its own.
+        rule=override(omit=True),
+        sets=override(omit=True),
+        groups=override(omit=True),
     ),
 )
 

@@ -1,5 +1,5 @@
 """
-Rules from the ``[[rule]]`` tables of a configuration.
+A policy from the tables of a configuration: ``[sets]``, ``[groups]``, ``[[rule]]``.
 
 Everything wrong is reported at once, each with its key path; indices count
 from 0 as in code, so ``rule[3].to[1]`` is the fourth rule's second value.
@@ -7,122 +7,222 @@ from 0 as in code, so ``rule[3].to[1]`` is the fourth rule's second value.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TypeVar
 
-from socksd.address import IPAddress, normal_host, reached, unmapped
-from socksd.codes import Command
 from socksd.errors import AddressError, ConfigError, Problem, did_you_mean
-from socksd.facts import Verdict
+from socksd.facts import DIRECT, Verdict
+from socksd.policy import values
 from socksd.policy.match import (
+    At,
     ByUser,
     Condition,
     FromNetworks,
-    IPNetwork,
+    Group,
+    InGroup,
+    NotFrom,
+    NotTo,
     OnListener,
+    ResolvesTo,
+    Share,
     ToHost,
     ToPorts,
     WithCommand,
 )
-from socksd.policy.rules import DEFAULT, Rule
+from socksd.policy.rules import Rule
+from socksd.policy.sets import HostSet, IPNetwork
+from socksd.policy.special import SPECIAL
+from socksd.policy.values import Wrong
 
 T = TypeVar("T")
 
-_ACTIONS = {"allow": Verdict.ALLOW, "deny": Verdict.DENY}
-_COMMANDS = {"connect": Command.CONNECT, "bind": Command.BIND, "udp": Command.UDP_ASSOCIATE}
-_KEYS = ("id", "action", "from", "listener", "user", "command", "to", "ports")
-
-# Ids stand unquoted in log lines, where a lone "-" is "nothing".
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_PORTS = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
-_WITH_PORT = re.compile(r"[^:]+:[0-9]*|\[.*\]:[0-9]*")
-_WILD_LABEL = re.compile(r"[a-z0-9_*?-]{1,63}")
-# A glob that no name can match: names do not end in a number, addresses do.
-_LIKE_ADDRESS = re.compile(r"[0-9]+(?:\.[0-9*?]+)+|.*\.(?:[0-9]+|0x[0-9a-f]*)")
-
-_TYPES = {bool: "a boolean", int: "a number", float: "a float", str: "a string", list: "a list"}
+KEYS = (  # of a rule
+    *("id", "action", "mode", "share", "text", "route", "limits"),
+    *("from", "not_from", "listener", "user", "group", "command"),
+    *("to", "not_to", "resolves_to", "ports", "when", "require"),
+)
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_MOST = 10  # problems that are told of one file of a set
 
 
-def load_rules(tables: object, listeners: Collection[str]) -> tuple[Rule, ...]:
+def load_sets(
+    tables: object,
+    special: Mapping[str, HostSet],
+    read: Callable[[str], str],
+    problems: list[Problem],
+) -> dict[str, HostSet]:
+    """
+    Make sets of the parsed ``sets`` key.
+
+    Args:
+        tables: As ``tomllib`` gives it, whatever was written.
+        special: The built-in sets.
+        read: Gives the text of a file as the configuration names it; raises
+            OSError or UnicodeDecodeError.
+        problems: Added to.
+
+    Returns:
+        All sets by their names, with ``@``; of one with problems what is good.
+    """
+    sets = dict(special)
+    if not isinstance(tables, Mapping):
+        problems.append(Problem("sets", f"must be a table, not {values.type_of(tables)}"))
+        return sets
+    for name, written in tables.items():
+        path = _below("sets", name)
+        try:
+            reference = "@" + values.name(name, "name of a set")
+            if reference in special:
+                raise Wrong(f"{reference} is a built-in set")
+        except Wrong as error:
+            problems.append(Problem(path, str(error)))
+            continue
+        hosts = [host for host in _members(written, path, read, problems) if host is not None]
+        sets[reference] = HostSet.of(hosts, reference)
+    return sets
+
+
+def load_groups(tables: object, problems: list[Problem]) -> dict[str, Group]:
+    """
+    Make groups of the parsed ``groups`` key.
+
+    Args:
+        tables: As ``tomllib`` gives it, whatever was written.
+        problems: Added to.
+    """
+    groups: dict[str, Group] = {}
+    if not isinstance(tables, Mapping):
+        problems.append(Problem("groups", f"must be a table, not {values.type_of(tables)}"))
+        return groups
+    for name, written in tables.items():
+        path = _below("groups", name)
+        try:
+            values.name(name, "name of a group")
+        except Wrong as error:
+            problems.append(Problem(path, str(error)))
+        if not isinstance(written, list):
+            message = f"must be a list of users, not {values.type_of(written)}"
+            problems.append(Problem(path, message))
+            written = []
+        users = [
+            _value(value, f"{path}[{index}]", values.some_text, problems)
+            for index, value in enumerate(written)
+        ]
+        groups[name] = Group(name, frozenset(user for user in users if user is not None))
+    return groups
+
+
+def load_rules(
+    tables: object,
+    listeners: Collection[str],
+    *,
+    sets: Mapping[str, HostSet] = SPECIAL,
+    groups: Mapping[str, Group] | None = None,
+    routes: Collection[str] = (DIRECT,),
+    limits: Collection[str] = (),
+) -> tuple[Rule, ...]:
     """
     Make rules of the parsed ``rule`` key: a list of tables.
 
     Args:
         tables: As ``tomllib`` gives it, whatever was written.
         listeners: The names that ``listener`` may use.
+        sets: What ``@NAME`` may refer to, with its ``@``.
+        groups: What ``group`` may name.
+        routes: What ``route`` may name.
+        limits: What ``limits`` may name.
 
     Raises:
         ConfigError: With every problem there is.
     """
     if not isinstance(tables, Sequence) or isinstance(tables, str):
         raise ConfigError([Problem("rule", "must be a list of tables: write [[rule]]")])
-    loader = _Loader(listeners, [], {})
+    loader = _Loader(listeners, sets, groups or {}, routes, limits, [], {})
     rules = [loader.rule(table, f"rule[{index}]") for index, table in enumerate(tables)]
     if loader.problems:
         raise ConfigError(loader.problems)
     return tuple(rules)
 
 
-class _Wrong(Exception):
-    """What is wrong with one value, and what to write instead."""
-
-
 @dataclass
 class _Loader:
     """
-    One run over all tables.
+    One run over all rules.
 
     After a problem it goes on with what is left, to find the next one; the
     rules made then are not used.
     """
 
     listeners: Collection[str]
+    sets: Mapping[str, HostSet]
+    groups: Mapping[str, Group]
+    routes: Collection[str]
+    limits: Collection[str]
     problems: list[Problem]
     ids: dict[str, str]  # each id, and the path of the rule that has it
 
     def rule(self, table: object, path: str) -> Rule:
         if not isinstance(table, Mapping):
-            self.problems.append(Problem(path, f"must be a table, not {_type(table)}"))
+            message = f"must be a table, not {values.type_of(table)}"
+            self.problems.append(Problem(path, message))
             return Rule("", Verdict.DENY, ())
         for key in table:
-            if key not in _KEYS:
-                hint = did_you_mean(key, _KEYS)
-                self.problems.append(Problem(f"{path}.{key}", f"there is no such key{hint}"))
-        name = self.required(table, path, "id", _id)
-        if name is not None and name in self.ids:
+            if key not in KEYS:
+                hint = did_you_mean(key, KEYS)
+                self.problems.append(Problem(_below(path, key), f"there is no such key{hint}"))
+        for key in ("id", "action"):
+            if key not in table:
+                self.problems.append(Problem(f"{path}.{key}", "is missing"))
+        name = self.one(table, path, "id", values.rule_id) or ""
+        if name in self.ids:
             message = f"{name!r} is the id of {self.ids[name]} already"
             self.problems.append(Problem(f"{path}.id", message))
-        elif name is not None:
+        elif name:
             self.ids[name] = path
-        action = self.required(table, path, "action", lambda value: _one_of(value, _ACTIONS))
+        action = self.one(table, path, "action", values.action)
+        on_trial = self.one(table, path, "mode", values.on_trial)
+        share = self.one(table, path, "share", values.share)
+        if "share" in table and not on_trial:
+            message = 'is for rules with mode = "report"; what is enforced holds for everybody'
+            self.problems.append(Problem(f"{path}.share", message))
         conditions = (
             # In the order in which they are asked, the cheap ones first.
-            self.condition(table, path, "listener", self.listener, OnListener.of),
-            self.condition(table, path, "user", _user, ByUser.of),
-            self.condition(table, path, "command", _command, WithCommand.of),
-            self.condition(table, path, "ports", _ports, ToPorts.of),
-            self.condition(table, path, "from", _network, FromNetworks.of),
-            self.condition(table, path, "to", _target, ToHost.of),
+            self.any(table, path, "listener", self.listener, OnListener.of),
+            self.any(table, path, "user", values.user, ByUser.of),
+            self.any(table, path, "group", self.group, InGroup.of),
+            self.any(table, path, "command", values.command, WithCommand.of),
+            self.any(table, path, "ports", values.ports, ToPorts.of),
+            self.one(table, path, "require", values.requirement),
+            self.any(table, path, "when", values.hours, At.of),
+            self.any(table, path, "from", self.networks, FromNetworks.of),
+            self.any(table, path, "not_from", self.networks, NotFrom.of),
+            self.any(table, path, "to", self.targets, ToHost.of),
+            self.any(table, path, "not_to", self.targets, NotTo.of),
+            self.any(table, path, "resolves_to", self.networks, ResolvesTo.of),
+            None if share is None else Share(name, share),
         )
         return Rule(
-            name or "",
+            name,
             action or Verdict.DENY,
             tuple(condition for condition in conditions if condition is not None),
+            on_trial=bool(on_trial),
+            text=self.one(table, path, "text", values.sentence) or "",
+            route=self.one(table, path, "route", self.route) or DIRECT,
+            limits=self.one(table, path, "limits", self.limit) or "",
         )
 
-    def required(
+    def one(
         self, table: Mapping[str, object], path: str, key: str, read: Callable[[object], T]
     ) -> T | None:
-        """Read the one value of a key that every rule has."""
+        """Read the one value of a key; ``None`` where the key is not there."""
         if key not in table:
-            self.problems.append(Problem(f"{path}.{key}", "is missing"))
             return None
-        return self.value(table[key], f"{path}.{key}", read)
+        return _value(table[key], f"{path}.{key}", read, self.problems)
 
-    def condition(
+    def any(
         self,
         table: Mapping[str, object],
         path: str,
@@ -135,192 +235,123 @@ class _Loader:
             return None
         path, written = f"{path}.{key}", table[key]
         if not isinstance(written, list):
-            values = [self.value(written, path, read)]
+            found = [_value(written, path, read, self.problems)]
         elif written:
-            values = [
-                self.value(value, f"{path}[{index}]", read) for index, value in enumerate(written)
+            found = [
+                _value(value, f"{path}[{index}]", read, self.problems)
+                for index, value in enumerate(written)
             ]
         else:
-            values = []
+            found = []
             message = "an empty list matches nothing; without the key everything matches"
             self.problems.append(Problem(path, message))
-        return make(value for value in values if value is not None)
-
-    def value(self, value: object, path: str, read: Callable[[object], T]) -> T | None:
-        """Read one value; a mistake becomes a problem."""
-        try:
-            return read(value)
-        except (_Wrong, AddressError) as error:
-            self.problems.append(Problem(path, str(error)))
-            return None
+        return make(value for value in found if value is not None)
 
     def listener(self, value: object) -> str:
-        name = _text(value)
-        if name not in self.listeners:
-            hint = did_you_mean(name, self.listeners)
-            raise _Wrong(f"no listener is named {name!r}{hint}")
-        return name
+        return _known(value, self.listeners, "listener")
+
+    def group(self, value: object) -> Group:
+        return self.groups[_known(value, self.groups, "group")]
+
+    def route(self, value: object) -> str:
+        return _known(value, self.routes, "route")
+
+    def limit(self, value: object) -> str:
+        return _known(value, self.limits, "limits")
+
+    def networks(self, value: object) -> IPNetwork | HostSet:
+        """Read a network, or a set that has nothing but networks."""
+        if not _is_reference(value):
+            return values.network(value)
+        found = self.sets[_known(value, self.sets, "set")]
+        if found.names:
+            raise Wrong(f"{found.name} holds names; here stand addresses and networks")
+        return found
+
+    def targets(self, value: object) -> str | IPNetwork | HostSet:
+        """Read a network, a pattern of names, or a set."""
+        if not _is_reference(value):
+            return values.target(value)
+        return self.sets[_known(value, self.sets, "set")]
 
 
-def _type(value: object) -> str:
-    return _TYPES.get(type(value), "a table" if isinstance(value, Mapping) else "a date")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise _Wrong(f"must be a string, not {_type(value)}")
-    if not value:
-        raise _Wrong("is empty")
-    return value
-
-
-def _id(value: object) -> str:
-    text = _text(value)
-    if not _ID.fullmatch(text):
-        raise _Wrong(
-            f"{text!r} is no id: letters, digits and . _ - make one, the first a letter or digit"
-        )
-    if text == DEFAULT:
-        raise _Wrong(f"{text!r} is the id of what happens when no rule matches")
-    return text
-
-
-def _one_of(value: object, known: Mapping[str, T]) -> T:
-    text = _text(value)
-    if text not in known:
-        choice = ", ".join(map(repr, known))
-        raise _Wrong(f"{text!r} is none of {choice}{did_you_mean(text, known)}")
-    return known[text]
-
-
-def _command(value: object) -> Command:
-    return _one_of(value, _COMMANDS)
-
-
-def _user(value: object) -> str:
-    text = _text(value)
-    words = (ByUser.ANY, ByUser.NONE)
-    if text.startswith("@") and text not in words:
-        raise _Wrong(
-            f"{text!r} is neither '@any' (logged in) nor '@none' (came without login)"
-            f"{did_you_mean(text, words)}"
-        )
-    return text
-
-
-def _ports(value: object) -> range:
-    """Read ``443``, or ``"8000-8999"`` with both ends in it."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        first = last = value
-    elif not isinstance(value, str):
-        raise _Wrong(f"must be a number or a range, not {_type(value)}")
-    elif found := _PORTS.fullmatch(value):
-        first, last = int(found[1]), int(found[2])
-    elif value.isascii() and value.isdigit():
-        raise _Wrong(f"{value!r} is a string; a port is a number: {value}")
+def _members(
+    written: object, path: str, read: Callable[[str], str], problems: list[Problem]
+) -> Iterator[str | IPNetwork | None]:
+    """Read what a set holds: from a list, or from a file."""
+    if isinstance(written, Mapping):
+        yield from _file(written, path, read, problems)
+    elif isinstance(written, list):
+        for index, value in enumerate(written):
+            yield _value(value, f"{path}[{index}]", _member, problems)
     else:
-        raise _Wrong(f'{value!r} is no range; write one as "8000-8999"')
-    if not (0 <= first <= 65535 and 0 <= last <= 65535):
-        raise _Wrong(f"{value!r} goes beyond 0 to 65535")
-    if first > last:
-        raise _Wrong(f'{value!r} is backwards; did you mean "{last}-{first}"?')
-    return range(first, last + 1)
+        message = f'must be a list or {{ file = "..." }}, not {values.type_of(written)}'
+        problems.append(Problem(path, message))
 
 
-def _network(value: object) -> IPNetwork:
-    """Read a network, or one address in any spelling."""
-    text = _text(value)
-    if "/" in text:
-        return _cidr(text)
-    host = normal_host(text)
-    if isinstance(host, str):
-        raise _Wrong(f"{text!r} is a name; here stand addresses and networks")
-    return _single(host)
-
-
-def _target(value: object) -> str | IPNetwork:
-    """Read a network, an address, or a pattern of names as ``Names.of`` takes it."""
-    text = _text(value)
-    if "/" in text:
-        return _cidr(text)
-    if "*" in text or "?" in text:
-        return _glob(text)
-    if text.startswith("."):
-        name = normal_host(text[1:])
-        if not isinstance(name, str):
-            raise _Wrong(f"{text!r}: an address is no domain and has nothing below it")
-        return f".{name}"
-    if _WITH_PORT.fullmatch(text):
-        raise _Wrong(f"{text!r} is no host: a port stands under 'ports'")
-    host = normal_host(text)
-    return host if isinstance(host, str) else _single(host)
-
-
-def _single(address: IPAddress) -> IPNetwork:
-    """Make an address the network that holds just it."""
-    if address.is_unspecified:
-        raise _Wrong(
-            f"{address} is never seen, for who connects to it reaches {reached(address)};"
-            " without the key every address matches"
-        )
-    return ip_network(address)
-
-
-def _cidr(text: str) -> IPNetwork:
-    """
-    Read ADDRESS/LENGTH, the address written out in full.
-
-    inet_aton(3) would take "10/8" for 0.0.0.10/8, and ``ipaddress`` the
-    netmask 0.0.0.255 for 255.255.255.0: neither is what one would expect.
-    """
-    written, _, bits = text.partition("/")
+def _file(
+    table: Mapping[str, object], path: str, read: Callable[[str], str], problems: list[Problem]
+) -> Iterator[str | IPNetwork | None]:
+    """Read one host from each line; ``#`` begins a comment."""
+    for key in table:
+        if key != "file":
+            hint = did_you_mean(key, ["file"])
+            problems.append(Problem(_below(path, key), f"there is no such key{hint}"))
+    path = f"{path}.file"
+    file = _value(table.get("file", ""), path, values.some_text, problems)
+    if file is None:
+        return
     try:
-        address = ip_address(written)
-    except ValueError:
-        raise _Wrong(f"{text!r} is no network; write one as 10.0.0.0/8 or fd00::/8") from None
-    if "%" in written:
-        raise _Wrong(f"a zone identifier: {text!r}")
-    if not re.fullmatch(r"[0-9]{1,3}", bits) or int(bits) > address.max_prefixlen:
-        raise _Wrong(f"{text!r} has no prefix length of 0 to {address.max_prefixlen}")
-    network: IPNetwork = ip_network((address, int(bits)), strict=False)
-    if network.network_address != address:
-        raise _Wrong(
-            f"{text!r} has host bits set; did you mean the network {str(network)!r}"
-            f" or the address {str(address)!r}?"
-        )
-    if network.prefixlen == network.max_prefixlen:
-        return _single(unmapped(address))
-    return _unmapped(network)
+        text = read(file)
+    except UnicodeDecodeError as error:
+        problems.append(Problem(path, f"{file} is not UTF-8 at octet {error.start}"))
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        problems.append(Problem(path, f"cannot read {file}: {reason}"))
+        return
+    wrong = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if host := line.partition("#")[0].strip():
+            try:
+                yield _member(host)
+            except (Wrong, AddressError) as error:
+                wrong += 1
+                if wrong <= _MOST:
+                    problems.append(Problem(path, f"{file}:{number}: {error}"))
+    if wrong > _MOST:
+        problems.append(Problem(path, f"{file}: {wrong - _MOST} more lines are wrong"))
 
 
-def _unmapped(network: IPNetwork) -> IPNetwork:
-    """Give the IPv4 network inside ``::ffff:0:0/96``; any other as it is."""
-    if isinstance(network, IPv6Network):
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:  # then 96 bits or more are the network's
-            return IPv4Network((mapped, network.prefixlen - 96))
-    return network
+def _member(value: object) -> str | IPNetwork:
+    if _is_reference(value):
+        raise Wrong(f"{value!r}: a set holds networks and names, but no other set")
+    return values.target(value)
 
 
-def _glob(text: str) -> str:
-    """Normalise a glob label by label, as whole names are."""
-    if not text.strip("*"):
-        raise _Wrong(f"{text!r} is every name, but no address; without 'to' everything matches")
-    glob = ".".join(_glob_label(label, text) for label in text.removesuffix(".").split("."))
-    if _LIKE_ADDRESS.fullmatch(glob):
-        raise _Wrong(f"{text!r}: a glob is for names; write addresses as a network: 10.0.0.0/8")
-    return glob
+def _is_reference(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("@")
 
 
-def _glob_label(label: str, text: str) -> str:
-    if not label:
-        raise _Wrong(f"{text!r} has an empty label")
-    if "*" not in label and "?" not in label:
-        # With a name behind it, for a number alone would be an address.
-        return str(normal_host(f"{label}.x")).removesuffix(".x")
-    if not label.isascii():
-        raise _Wrong(f"{text!r}: no * or ? inside a label that is not ASCII")
-    lowered = label.lower()
-    if not _WILD_LABEL.fullmatch(lowered):
-        raise _Wrong(f"not a host: {text!r}")
-    return lowered
+def _known(value: object, known: Collection[str], kind: str) -> str:
+    """Read a name that must be one of those there are."""
+    name = values.some_text(value)
+    if name not in known:
+        hint = did_you_mean(name, known) or f"; there are: {', '.join(known) or 'none'}"
+        raise Wrong(f"no {kind} is named {name!r}{hint}")
+    return name
+
+
+def _value(
+    value: object, path: str, read: Callable[[object], T], problems: list[Problem]
+) -> T | None:
+    """Read one value; a mistake becomes a problem."""
+    try:
+        return read(value)
+    except (Wrong, AddressError) as error:
+        problems.append(Problem(path, str(error)))
+        return None
+
+
+def _below(path: str, key: str) -> str:
+    return f"{path}.{key}" if _BARE_KEY.fullmatch(key) else f"{path}.{json.dumps(key)}"

@@ -7,19 +7,18 @@ becomes known later; ``None`` is "that depends on a fact not known yet".
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import translate
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from datetime import datetime, tzinfo
+from hashlib import blake2b
 from typing import ClassVar, Protocol
 
 from socksd.address import IPAddress
 from socksd.codes import Command
 from socksd.facts import Facts
+from socksd.policy.sets import HostSet, IPNetwork
 
-IPNetwork = IPv4Network | IPv6Network
 Answer = bool | None
 
 
@@ -30,103 +29,6 @@ class Condition(Protocol):
 
     def matches(self, facts: Facts) -> Answer:
         """Answer for these facts, and for all that grow out of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Networks:
-    """
-    A set of networks, asked in constant time however many there are.
-
-    For each prefix length the leading bits that belong to the set: at most
-    33 look-ups for an IPv4 address and 129 for an IPv6 address. The families
-    are apart: ``::/0`` is all of IPv6 and nothing of IPv4.
-    """
-
-    v4: tuple[tuple[int, frozenset[int]], ...]  # (bits to shift out, what is left)
-    v6: tuple[tuple[int, frozenset[int]], ...]
-
-    @classmethod
-    def of(cls, networks: Iterable[IPNetwork]) -> Networks:
-        """Make a set of networks; they may overlap."""
-        prefixes: dict[int, dict[int, set[int]]] = {4: {}, 6: {}}
-        for network in networks:
-            shift = network.max_prefixlen - network.prefixlen
-            leading = int(network.network_address) >> shift
-            prefixes[network.version].setdefault(shift, set()).add(leading)
-        v4, v6 = (
-            tuple((shift, frozenset(leading)) for shift, leading in sorted(by_shift.items()))
-            for by_shift in prefixes.values()
-        )
-        return cls(v4, v6)
-
-    def holds(self, address: IPAddress) -> bool:
-        """Say whether *address* is in one of them."""
-        value = int(address)
-        # A loop: a generator inside any() costs more than what it asks.
-        for shift, leading in self.v4 if isinstance(address, IPv4Address) else self.v6:
-            if value >> shift in leading:
-                return True
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """A set of normalised names: some exact, some by suffix, some by glob."""
-
-    exact: frozenset[str]
-    suffixes: frozenset[str]  # without their leading dot
-    glob: re.Pattern[str] | None
-
-    @classmethod
-    def of(cls, patterns: Iterable[str]) -> Names:
-        """
-        Make a set of ``host``, ``.suffix`` and globs.
-
-        A suffix is the domain itself and everything below. In a glob ``*``
-        is any number of characters and ``?`` is one, dots included.
-        """
-        exact, suffixes, globs = set(), set(), []
-        for pattern in patterns:
-            if "*" in pattern or "?" in pattern:
-                globs.append(pattern)
-            elif pattern.startswith("."):
-                suffixes.add(pattern[1:])
-            else:
-                exact.add(pattern)
-        # The name is the client's to choose: translate() makes atomic groups, so
-        # that no name sends "*a*a*a*a*" backtracking (a ".*" for each "*" would).
-        glob = re.compile("|".join(map(translate, sorted(globs)))) if globs else None
-        return cls(frozenset(exact), frozenset(suffixes), glob)
-
-    def holds(self, name: str) -> bool:
-        """Say whether *name*, normalised, is one of them."""
-        if name in self.exact or (self.glob is not None and self.glob.match(name)):
-            return True
-        if not self.suffixes:
-            return False
-        rest, dot = name, "."
-        while dot:
-            if rest in self.suffixes:
-                return True
-            _, dot, rest = rest.partition(".")
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class FromNetworks:
-    """``from``: where the client is."""
-
-    key: ClassVar[str] = "from"
-    networks: Networks
-
-    @classmethod
-    def of(cls, networks: Iterable[IPNetwork]) -> FromNetworks:
-        """Make one of networks."""
-        return cls(Networks.of(networks))
-
-    def matches(self, facts: Facts) -> Answer:
-        """Answer, from the first octets on."""
-        return self.networks.holds(facts.client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +82,34 @@ class ByUser:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """One of ``[groups]``: who belongs to it by the configuration."""
+
+    name: str
+    users: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class InGroup:
+    """``group``: what the client belongs to, by the configuration or by its authenticator."""
+
+    key: ClassVar[str] = "group"
+    groups: frozenset[Group]
+
+    @classmethod
+    def of(cls, groups: Iterable[Group]) -> InGroup:
+        """Make one of groups."""
+        return cls(frozenset(groups))
+
+    def matches(self, facts: Facts) -> Answer:
+        """Answer, once it is known who they are or that they do not say."""
+        if facts.principal is None:
+            return None
+        name, reported = facts.principal.name, facts.principal.groups
+        return any(name in group.users or group.name in reported for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
 class WithCommand:
     """``command``: CMD of the request."""
 
@@ -199,6 +129,112 @@ class WithCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class ToPorts:
+    """``ports``: DST.PORT of the request."""
+
+    key: ClassVar[str] = "ports"
+    edges: tuple[int, ...]  # see edges_of()
+
+    @classmethod
+    def of(cls, ranges: Iterable[range]) -> ToPorts:
+        """Make one of ranges of step 1, none of them empty; they may overlap."""
+        return cls(edges_of(ranges))
+
+    def matches(self, facts: Facts) -> Answer:
+        """Answer, once there is a destination."""
+        if facts.destination is None:
+            return None
+        return between(self.edges, facts.destination.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """
+    Some minutes of every week, by the clocks of one time zone.
+
+    By its clocks: on the day they are put back the hour that comes twice is
+    inside twice, and the one that is left out in spring never comes.
+    """
+
+    WEEK: ClassVar[int] = 7 * 24 * 60
+
+    zone: tzinfo
+    minutes: tuple[range, ...]  # from Monday, 00:00; those beyond the week are of the next one
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """``when``: the time at which the client connected."""
+
+    key: ClassVar[str] = "when"
+    zones: tuple[tuple[tzinfo, tuple[int, ...]], ...]  # each with the edges of its minutes
+
+    @classmethod
+    def of(cls, hours: Iterable[Hours]) -> At:
+        """Make one of hours; they may overlap."""
+        by_zone: dict[tzinfo, list[range]] = {}
+        for each in hours:
+            ranges = by_zone.setdefault(each.zone, [])
+            for minutes in each.minutes:
+                ranges.append(range(minutes.start, min(minutes.stop, Hours.WEEK)))
+                if minutes.stop > Hours.WEEK:
+                    ranges.append(range(minutes.stop - Hours.WEEK))
+        zones = sorted(by_zone.items(), key=lambda item: str(item[0]))
+        return cls(tuple((zone, edges_of(ranges)) for zone, ranges in zones))
+
+    def matches(self, facts: Facts) -> Answer:
+        """Answer, from the first octets on."""
+        return any(between(edges, minute(facts.time, zone)) for zone, edges in self.zones)
+
+
+@dataclass(frozen=True, slots=True)
+class FromNetworks:
+    """``from``: where the client is."""
+
+    key: ClassVar[str] = "from"
+    sets: frozenset[HostSet]
+
+    @classmethod
+    def of(cls, members: Iterable[IPNetwork | HostSet]) -> FromNetworks:
+        """Make one of networks and of sets of them."""
+        return cls(host_sets(members))
+
+    def matches(self, facts: Facts) -> Answer:
+        """Answer, from the first octets on."""
+        return any_holds(self.sets, facts.client)
+
+
+@dataclass(frozen=True, slots=True)
+class NotFrom:
+    """``not_from``: where the client is not."""
+
+    key: ClassVar[str] = "not_from"
+    sets: frozenset[HostSet]
+
+    @classmethod
+    def of(cls, members: Iterable[IPNetwork | HostSet]) -> NotFrom:
+        """Make one of networks and of sets of them."""
+        return cls(host_sets(members))
+
+    def matches(self, facts: Facts) -> Answer:
+        """Answer, from the first octets on."""
+        return not any_holds(self.sets, facts.client)
+
+
+@dataclass(frozen=True, slots=True)
+class Hostname:
+    """``require = "hostname"``: the client leaves looking names up to us."""
+
+    key: ClassVar[str] = "require"
+
+    def matches(self, facts: Facts) -> Answer:
+        """Answer, once there is a destination."""
+        if facts.destination is None:
+            return None
+        return isinstance(facts.destination.host, str)
+
+
+@dataclass(frozen=True, slots=True)
 class ToHost:
     """
     ``to``: the name that was asked for, or the address that would be dialled.
@@ -208,59 +244,140 @@ class ToHost:
     """
 
     key: ClassVar[str] = "to"
-    names: Names | None
-    networks: Networks | None
+    sets: frozenset[HostSet]
 
     @classmethod
-    def of(cls, targets: Iterable[str | IPNetwork]) -> ToHost:
-        """Make one of patterns of names (see :meth:`Names.of`) and networks."""
-        names, networks = [], []
-        for target in targets:
-            if isinstance(target, str):
-                names.append(target)
-            else:
-                networks.append(target)
-        return cls(
-            Names.of(names) if names else None,
-            Networks.of(networks) if networks else None,
-        )
+    def of(cls, members: Iterable[str | IPNetwork | HostSet]) -> ToHost:
+        """Make one of patterns of names (see :meth:`Names.of`), networks and sets."""
+        return cls(host_sets(members))
 
     def matches(self, facts: Facts) -> Answer:
         """Answer, by a name as soon as it is asked for, by a network at an address."""
-        named: Answer = False
-        if self.names is not None:
-            if facts.destination is None:
-                named = None
-            else:
-                host = facts.destination.host
-                named = isinstance(host, str) and self.names.holds(host)
-        if named or self.networks is None:
-            return named
-        if facts.address is None:
-            return None
-        return self.networks.holds(facts.address) or named
+        return leads_to(self.sets, facts)
 
 
 @dataclass(frozen=True, slots=True)
-class ToPorts:
-    """``ports``: DST.PORT of the request."""
+class NotTo:
+    """``not_to``: what ``to`` would match does not."""
 
-    key: ClassVar[str] = "ports"
-    edges: tuple[int, ...]  # ascending; behind an odd number of them is inside
+    key: ClassVar[str] = "not_to"
+    sets: frozenset[HostSet]
 
     @classmethod
-    def of(cls, ranges: Iterable[range]) -> ToPorts:
-        """Make one of ranges of step 1, none of them empty; they may overlap."""
-        edges: list[int] = []
-        for ports in sorted(ranges, key=lambda ports: ports.start):
-            if edges and ports.start <= edges[-1]:
-                edges[-1] = max(edges[-1], ports.stop)
-            else:
-                edges += (ports.start, ports.stop)
-        return cls(tuple(edges))
+    def of(cls, members: Iterable[str | IPNetwork | HostSet]) -> NotTo:
+        """Make one of patterns of names (see :meth:`Names.of`), networks and sets."""
+        return cls(host_sets(members))
 
     def matches(self, facts: Facts) -> Answer:
-        """Answer, once there is a destination."""
-        if facts.destination is None:
+        """Answer as ``to`` does, the other way round."""
+        answer = leads_to(self.sets, facts)
+        return None if answer is None else not answer
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvesTo:
+    """
+    ``resolves_to``: where a name may land.
+
+    The address that would be dialled, whatever spelled it: a literal lands at
+    itself, else to look the name up oneself would be a way around.
+    """
+
+    key: ClassVar[str] = "resolves_to"
+    sets: frozenset[HostSet]
+
+    @classmethod
+    def of(cls, members: Iterable[IPNetwork | HostSet]) -> ResolvesTo:
+        """Make one of networks and of sets of them."""
+        return cls(host_sets(members))
+
+    def matches(self, facts: Facts) -> Answer:
+        """Answer, once there is an address."""
+        if facts.address is None:
             return None
-        return bisect_right(self.edges, facts.destination.port) % 2 == 1
+        return any_holds(self.sets, facts.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """
+    ``share``: some of the people, always the same ones.
+
+    Drawn by user, or by address where nobody has logged in; by the rule's id
+    as well, so that not every trial is tried on the same few.
+    """
+
+    key: ClassVar[str] = "share"
+    rule: str
+    part: float  # above 0, at most 1
+
+    def matches(self, facts: Facts) -> Answer:
+        """Answer, once it is known who they are or that they do not say."""
+        if facts.principal is None:
+            return None
+        name = facts.principal.name
+        who = f"client {facts.client}" if name is None else f"user {name}"
+        drawn = blake2b(f"{self.rule} {who}".encode(errors="surrogatepass"), digest_size=8)
+        return int.from_bytes(drawn.digest(), "big") < self.part * 2**64
+
+
+def edges_of(ranges: Iterable[range]) -> tuple[int, ...]:
+    """
+    Give the edges of ranges, ascending: behind an odd number of them is inside.
+
+    Args:
+        ranges: Of step 1, none of them empty; they may overlap.
+    """
+    edges: list[int] = []
+    for each in sorted(ranges, key=lambda each: each.start):
+        if edges and each.start <= edges[-1]:
+            edges[-1] = max(edges[-1], each.stop)
+        else:
+            edges += (each.start, each.stop)
+    return tuple(edges)
+
+
+def between(edges: tuple[int, ...], value: int) -> bool:
+    """Say whether *value* is inside of what has these edges."""
+    return bisect_right(edges, value) % 2 == 1
+
+
+def minute(time: float, zone: tzinfo) -> int:
+    """Give the minute of the week that the clocks of *zone* show, from Monday, 00:00."""
+    local = datetime.fromtimestamp(time, zone)
+    return (local.weekday() * 24 + local.hour) * 60 + local.minute
+
+
+def host_sets(members: Iterable[str | IPNetwork | HostSet]) -> frozenset[HostSet]:
+    """Gather what stands in the rule itself into one set beside those it refers to."""
+    sets: set[HostSet] = set()
+    inline: list[str | IPNetwork] = []
+    for member in members:
+        if isinstance(member, HostSet):
+            sets.add(member)
+        else:
+            inline.append(member)
+    if inline:
+        sets.add(HostSet.of(inline))
+    return frozenset(sets)
+
+
+def any_holds(sets: Iterable[HostSet], address: IPAddress) -> bool:
+    """Say whether a network of one of the sets holds *address*."""
+    return any(each.networks.holds(address) for each in sets)
+
+
+def leads_to(sets: Iterable[HostSet], facts: Facts) -> Answer:
+    """Answer whether a set holds the name that was asked for, or the address."""
+    unknown = False
+    if facts.destination is None:
+        unknown = any(each.names for each in sets)
+    elif isinstance(facts.destination.host, str):
+        name = facts.destination.host
+        if any(each.names.holds(name) for each in sets):
+            return True
+    if facts.address is None:
+        unknown = unknown or any(each.networks for each in sets)
+    elif any_holds(sets, facts.address):
+        return True
+    return None if unknown else False

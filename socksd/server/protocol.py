@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, ip_address
@@ -64,7 +65,8 @@ class SocksFactory(Factory[SocksProtocol]):
     def begin(self, end: SocksProtocol) -> None:
         """Begin a session on a connection that has just been made."""
         client, port = client_of(end.transport.getPeer())
-        self.sessions.begin(end, self.runtime, Facts(client, self.listener), port)
+        facts = Facts(client, self.listener, time=time.time())
+        self.sessions.begin(end, self.runtime, facts, port)
 
 
 class Sessions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -72,7 +71,6 @@ class Session:
         "_paused",
         "_relay",
         "_reply",
-        "_started",
         "_task",
         "address",
         "client_port",
@@ -107,7 +105,6 @@ class Session:
         self.decision: Decision | None = None
         self.address: IPAddress | None = None
         self._forget = forget
-        self._started = time.time()
         self._monotonic = runtime.clock.seconds()
         self._outcome: tuple[Outcome, str] | None = None
         self._reply: ReplyCode | None = None
@@ -365,7 +362,7 @@ class Session:
         self.tell(
             SessionClosed(
                 session=self.number,
-                started=self._started,
+                started=facts.time,
                 seconds=self.runtime.clock.seconds() - self._monotonic,
                 client=facts.client,
                 client_port=self.client_port,

@@ -83,13 +83,14 @@ def test_rules_are_in_their_order_with_what_they_have_decided(
     scene.gateway.generation = replace(
         scene.gateway.generation, rules=(("z", "deny"), ("yes", "allow"))
     )
-    counters.follow(["z", "yes", "default", "why"])
+    counters.follow(["z", "yes", "guard", "default", "why"])
     counters(replace(SERVED, rule="z", outcome=Outcome.DENIED, started=5.0))
     scene.relaying()
     rules = answers.rules({})["rules"]
     assert [(rule["id"], rule["action"]) for rule in rules] == [
         ("z", "deny"),
         ("yes", "allow"),
+        ("guard", "deny"),
         ("default", "deny"),
         ("why", "allow"),
     ]

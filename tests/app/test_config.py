@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from datetime import datetime
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from socksd.app.config import (
     Config,
     Control,
     Deadlines,
+    Guarded,
     Limits,
     Listener,
     Log,
@@ -31,6 +33,7 @@ from socksd.app.config import (
 from socksd.codes import Command
 from socksd.errors import ConfigError
 from socksd.facts import Decision, Facts, Principal, Verdict
+from socksd.policy.match import Group
 
 EXAMPLE = Path(__file__).parents[2] / "etc" / "socksd.toml"
 TEXT = EXAMPLE.read_text()
@@ -66,6 +69,7 @@ KEYS: dict[str, Any] = {
     f"{table}.{attribute.name}": attribute.default
     for table, kind in (
         ("auth", Auth),
+        ("guard", Guarded),
         ("resolver", Resolver),
         ("deadlines", Deadlines),
         ("limits", Limits),
@@ -85,6 +89,8 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("auth.anonymous", '["10.0.0.0/8"]', (IPv4Network("10.0.0.0/8"),), '"10.0.0.0/8"'),
     ("auth.cache", '"0s"', 0.0, "300"),
     ("auth.threads", "2", 2, '"2"'),
+    ("guard.never", '"nothing"', (), "[]"),
+    ("guard.private", '"open"', False, '"closed"'),
     ("resolver.via", '"dns:192.0.2.1"', "dns:192.0.2.1", '""'),
     ("resolver.threads", "1024", 1024, "1025"),
     ("resolver.ttl", '"0s"', 0.0, '"721h"'),
@@ -111,14 +117,15 @@ def uncommented(text: str) -> str:
 
 
 def without_rules(text: str) -> str:
-    """Take the example rules out."""
-    return re.sub(r"^#\n(?:#\[\[rule\]\]\n(?:#[a-z].*\n)+(?:#\n)?)+", "", text, flags=re.MULTILINE)
+    """Take the example rules out, with the sets and groups they use."""
+    table = r"#\[\[?[a-z]+\]\]?.*\n(?:# ?[a-z].*\n)+(?:#\n)?"
+    return re.sub(rf"^#\n(?:{table})+", "", text, flags=re.MULTILINE)
 
 
 def with_rules(text: str) -> str:
     """Let the example rules stand, and no other key that is commented out."""
-    start, end = text.index("#[[rule]]"), text.index("# How names are looked up.")
-    return text[:start] + re.sub(r"^#", "", text[start:end], flags=re.MULTILINE) + text[end:]
+    start, end = text.index("#[sets]"), text.index("# How names are looked up.")
+    return text[:start] + re.sub(r"^#(?! )", "", text[start:end], flags=re.MULTILINE) + text[end:]
 
 
 def with_value(key: str, value: str) -> str:
@@ -214,9 +221,27 @@ def test_the_example_rules_do_what_one_reads_in_them(
     policy = parse_config(with_rules(TEXT), "x").policy()
     facts = Facts(IPv4Address("192.0.2.7"), "local", Principal(user))
     asking = facts.asking(Command.CONNECT, destination).at(IPv4Address("198.51.100.1"))
-    assert policy.decide(asking) == Decision(verdict, rule)
+    decision = policy.decide(asking)
+    assert (decision.verdict, decision.rule) == (verdict, rule)
     local = replace(asking, client=IPv4Address("127.0.0.1"))
     assert policy.decide(local) == Decision(Verdict.ALLOW, "local")
+
+
+@pytest.mark.parametrize(
+    ("time", "address", "rule"),
+    [
+        pytest.param("2026-07-01T19:59:59+02:00", "10.40.0.7", "databases", id="at work"),
+        pytest.param("2026-07-01T20:00:00+02:00", "10.40.0.7", "inside-stays-inside", id="late"),
+        pytest.param("2026-06-29T01:59:59+02:00", "10.40.0.7", "databases", id="sunday night"),
+        pytest.param("2026-07-01T12:00:00+02:00", "10.41.0.7", "inside-stays-inside", id="astray"),
+    ],
+)
+def test_the_example_opens_its_databases_at_work(time: str, address: str, rule: str) -> None:
+    policy = parse_config(with_rules(TEXT), "x").policy()
+    connected = datetime.fromisoformat(time).timestamp()
+    facts = Facts(IPv4Address("10.20.0.7"), "local", Principal("bob"), time=connected)
+    asking = facts.asking(Command.CONNECT, Destination("db-1.corp.example", 5432))
+    assert policy.decide(asking.at(ip_address(address))).rule == rule
 
 
 # -- the values --------------------------------------------------------------
@@ -466,6 +491,85 @@ def test_rules_are_read_and_may_name_the_listeners() -> None:
     config = parse_config(LISTENER + rule, "x")
     assert [rule.id for rule in config.rule] == ["a"]
     assert config.policy().rules == config.rule
+
+
+TO_LAN = '[[rule]]\nid = "a"\naction = "allow"\nto = "@lan"\n'
+
+
+def asking(host: str) -> Facts:
+    return CLIENT.asking(Command.CONNECT, Destination.named(host, 80))
+
+
+def test_rules_may_name_sets_and_groups(tmp_path: Path) -> None:
+    """A file is found beside the configuration, wherever the server was started."""
+    (tmp_path / "lan.txt").write_text("# ours\n192.0.2.0/24  # the office\n\n.lan.example\n")
+    path = tmp_path / "socksd.toml"
+    path.write_text(
+        'sets.lan = { file = "lan.txt" }\ngroups.dba = ["alice"]\n' + TO_LAN + 'group = "dba"\n'
+    )
+    config = load_config(path)
+    assert config.groups == {"dba": Group("dba", frozenset({"alice"}))}
+    assert config.sets["@lan"].names.suffixes == {"lan.example"}
+    assert config.policy().decide(asking("192.0.2.1")) == Decision(Verdict.ALLOW, "a")
+    assert config.policy().decide(asking("192.0.3.1")) == Decision(Verdict.DENY, "default")
+
+
+def test_problems_of_sets_groups_and_rules_are_told_together() -> None:
+    text = 'sets.lan = ["a b"]\ngroups.dba = [1]\nguard.never = []\n' + TO_LAN + "ports = 0.5\n"
+    assert sorted(problems(text)) == [
+        "groups.dba[0]",
+        "guard.never",
+        "rule[0].ports",
+        "sets.lan[0]",
+    ]
+
+
+OPEN = '[[rule]]\nid = "open"\naction = "allow"\n'
+
+
+def refused(decision: Decision) -> tuple[str, str]:
+    return decision.rule, decision.detail
+
+
+def test_rules_are_guarded_unless_the_configuration_says_otherwise() -> None:
+    guarded = parse_config(OPEN, "x").policy()
+    assert refused(guarded.decide(asking("127.0.0.1"))) == ("guard", "loopback")
+    assert refused(guarded.decide(asking("10.0.0.1"))) == ("guard", "private")
+    unguarded = parse_config(
+        'guard = { never = "nothing", private = "open" }\n' + OPEN, "x"
+    ).policy()
+    for host in ("127.0.0.1", "10.0.0.1"):
+        assert unguarded.decide(asking(host)) == Decision(Verdict.ALLOW, "open")
+
+
+def test_only_known_kinds_of_addresses_can_be_forbidden() -> None:
+    path, message = problem('guard.never = ["loopback", "metdata"]')
+    assert path == "guard.never"
+    assert message.endswith("did you mean 'metadata'?")
+
+
+def test_the_hosts_own_addresses_are_asked_for_at_each_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reload is a reading: an address that was added is then guarded."""
+    found: list[IPv4Network] = []
+    monkeypatch.setattr("socksd.app.config.own_networks", lambda: tuple(found))
+    before = parse_config(OPEN, "x").policy()
+    found.append(IPv4Network("198.51.100.7/32"))
+    after = parse_config(OPEN, "x").policy()
+    assert before.decide(asking("198.51.100.7")).verdict is Verdict.ALLOW
+    assert refused(after.decide(asking("198.51.100.7"))) == ("guard", "self")
+
+
+def test_a_host_that_cannot_tell_its_own_addresses_is_not_guarded_by_chance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreadable() -> None:
+        raise PermissionError(13, "Permission denied", "/proc/net/fib_trie")
+
+    monkeypatch.setattr("socksd.app.config.own_networks", unreadable)
+    _, message = problem(OPEN)
+    assert message.startswith("cannot tell which addresses are this host's own")
 
 
 CLIENT = Facts(client=IPv4Address("192.0.2.7"), listener="local", principal=Principal("alice"))

@@ -123,6 +123,8 @@ authenticators = ["memory:alice:right"]
 anonymous = ["127.0.0.1/32"]
 [resolver]
 via = "dns:127.0.0.1:{server.port}"
+[guard]
+never = "nothing"
 [[rule]]
 id = "echo"
 action = "allow"
@@ -629,6 +631,8 @@ def test_r14_no_spelling_reaches_a_denied_address(
         config=f"""
 [resolver]
 via = "dns:127.0.0.1:{server.port}"
+[guard]
+never = "nothing"
 [[rule]]
 id = "forbidden"
 action = "deny"

@@ -1,7 +1,9 @@
 import tomllib
 from contextlib import suppress
+from datetime import UTC
 from ipaddress import ip_network
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pytest
 from hypothesis import given
@@ -10,32 +12,55 @@ from hypothesis import strategies as st
 from socksd.codes import Command
 from socksd.errors import ConfigError, Problem
 from socksd.facts import Verdict
-from socksd.policy.load import load_rules
+from socksd.policy import values
+from socksd.policy.load import load_groups, load_rules, load_sets
 from socksd.policy.match import (
+    At,
     ByUser,
     FromNetworks,
+    Group,
+    Hostname,
+    Hours,
+    InGroup,
+    NotFrom,
+    NotTo,
     OnListener,
+    ResolvesTo,
+    Share,
     ToHost,
     ToPorts,
     WithCommand,
 )
 from socksd.policy.rules import Rule
+from socksd.policy.sets import HostSet
+from socksd.policy.special import SPECIAL
 
 LISTENERS = ("office", "lab")
+LAN = HostSet.of([ip_network("10.1.0.0/16")], "@lan")
+MIXED = HostSet.of([ip_network("10.2.0.0/16"), ".lan.example"], "@mixed")
+SETS = {**SPECIAL, "@lan": LAN, "@mixed": MIXED}
+GROUPS = {"dba": Group("dba", frozenset({"alice"})), "ops": Group("ops", frozenset())}
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def loaded(tables: object) -> tuple[Rule, ...]:
+    return load_rules(
+        tables, LISTENERS, sets=SETS, groups=GROUPS, routes=("direct", "dmz"), limits=("bulk",)
+    )
 
 
 def load(text: str) -> tuple[Rule, ...]:
-    return load_rules(tomllib.loads(text)["rule"], LISTENERS)
+    return loaded(tomllib.loads(text)["rule"])
 
 
 def one(**keys: Any) -> Rule:
-    (rule,) = load_rules([{"id": "x", "action": "allow"} | keys], LISTENERS)
+    (rule,) = loaded([{"id": "x", "action": "allow"} | keys])
     return rule
 
 
 def problems(tables: object) -> tuple[Problem, ...]:
     with pytest.raises(ConfigError) as caught:
-        load_rules(tables, LISTENERS)
+        loaded(tables)
     return caught.value.problems
 
 
@@ -55,6 +80,17 @@ def test_a_rule_says_what_it_says() -> None:
         [[rule]]
         id = "rest"
         action = "deny"
+        group = ["dba", "ops"]
+        not_from = "@lan"
+        not_to = ["@mixed", "a.example"]
+        resolves_to = ["@private", "192.0.2.0/24"]
+        when = ["mon-tue 07:00-08:00 Europe/Berlin", "sun UTC"]
+        require = "hostname"
+        mode = "report"
+        share = 0.05
+        text = "Ask the network people."
+        route = "dmz"
+        limits = "bulk"
         """
     ) == (
         Rule(
@@ -76,8 +112,34 @@ def test_a_rule_says_what_it_says() -> None:
                 ),
             ),
         ),
-        Rule("rest", Verdict.DENY, ()),
+        Rule(
+            "rest",
+            Verdict.DENY,
+            (
+                InGroup.of(GROUPS.values()),
+                Hostname(),
+                At.of(
+                    [
+                        Hours(BERLIN, (range(420, 480), range(1440 + 420, 1440 + 480))),
+                        Hours(UTC, (range(6 * 1440, 7 * 1440),)),
+                    ]
+                ),
+                NotFrom.of([LAN]),
+                NotTo.of([MIXED, "a.example"]),
+                ResolvesTo.of([SPECIAL["@private"], ip_network("192.0.2.0/24")]),
+                Share("rest", 0.05),
+            ),
+            on_trial=True,
+            text="Ask the network people.",
+            route="dmz",
+            limits="bulk",
+        ),
     )
+
+
+def test_a_plain_rule_is_enforced_directly_without_limits() -> None:
+    assert one() == one(mode="enforce", route="direct")
+    assert one() == Rule("x", Verdict.ALLOW, (), on_trial=False, text="", route="direct", limits="")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +150,11 @@ def test_a_rule_says_what_it_says() -> None:
         pytest.param("user", "alice", id="user"),
         pytest.param("command", "udp", id="command"),
         pytest.param("to", "a.example", id="to"),
+        pytest.param("not_from", "@lan", id="not_from"),
+        pytest.param("not_to", "@mixed", id="not_to"),
+        pytest.param("resolves_to", "10.0.0.0/8", id="resolves_to"),
+        pytest.param("group", "dba", id="group"),
+        pytest.param("when", "mon UTC", id="when"),
         pytest.param("ports", 443, id="ports, a number"),
         pytest.param("ports", "1-9", id="ports, a range"),
     ],
@@ -197,6 +264,44 @@ WRONG: list[Any] = [
     pytest.param("ports", "http", "ports", ['"8000-8999"'], id="ports: a service"),
     pytest.param("ports", "９-１０", "ports", ["no range"], id="ports: other digits"),
     pytest.param("ports", "9000-8000", "ports", ['"8000-9000"?'], id="ports: backwards"),
+    pytest.param("id", "guard", "id", ["what [guard] refuses"], id="id: the guard's"),
+    pytest.param("from", "@lna", "from", ["mean '@lan'?"], id="from: unknown set"),
+    pytest.param("from", ["@mixed"], "from[0]", ["@mixed holds names"], id="from: names in a set"),
+    pytest.param("not_from", "a.example", "not_from", ["is a name"], id="not_from: a name"),
+    pytest.param("to", "@priv", "to", ["no set", "mean '@private'?"], id="to: unknown set"),
+    pytest.param("to", "@", "to", ["no set", "there are: @loopback,"], id="to: no set's name"),
+    pytest.param("not_to", "10/8", "not_to", ["no network"], id="not_to: no network"),
+    pytest.param("resolves_to", ".lan", "resolves_to", ["not a host"], id="resolves_to: a suffix"),
+    pytest.param("resolves_to", "@mixed", "resolves_to", ["names"], id="resolves_to: names"),
+    pytest.param("group", "dab", "group", ["mean 'dba'?"], id="group: unknown"),
+    pytest.param("group", "x", "group", ["no group", "there are: dba, ops"], id="group: no idea"),
+    pytest.param("require", "name", "require", ["'hostname'"], id="require: unknown"),
+    pytest.param("mode", "repotr", "mode", ["mean 'report'?"], id="mode: unknown"),
+    pytest.param("share", 0.5, "share", ['mode = "report"'], id="share: of a rule in force"),
+    pytest.param("text", "a\nb", "text", ["one line"], id="text: two lines"),
+    pytest.param("text", "\x1b[2J", "text", ["printed"], id="text: what a terminal obeys"),
+    pytest.param("text", "", "text", ["is empty"], id="text: empty"),
+    pytest.param("route", "dzm", "route", ["mean 'dmz'?"], id="route: unknown"),
+    pytest.param("limits", "bukl", "limits", ["mean 'bulk'?"], id="limits: unknown"),
+    pytest.param("when", 7, "when", ["not a number"], id="when: a number"),
+    pytest.param("when", "mon-fri 07:00-20:00", "when", ["time zone", "Berlin"], id="when: zone"),
+    pytest.param("when", "07:00-20:00", "when", ["names no time zone"], id="when: no zone either"),
+    pytest.param("when", "Europe/Berlin", "when", ["is no time"], id="when: only a zone"),
+    pytest.param("when", " ", "when", ["is no time"], id="when: blank"),
+    pytest.param("when", "Mon 07:00-20:00 UTC", "when", ["is no time"], id="when: upper case"),
+    pytest.param("when", "07:00-20:00 mon UTC", "when", ["is no time"], id="when: turned round"),
+    pytest.param("when", "tues UTC", "when", ["no day", "mean 'tue'?"], id="when: no day"),
+    pytest.param("when", "mon-fr UTC", "when", ["'fr' is no day"], id="when: no last day"),
+    pytest.param("when", "mon- UTC", "when", ["'' is no day"], id="when: half a range"),
+    pytest.param("when", "mon,, UTC", "when", ["'' is no day"], id="when: nothing in a list"),
+    pytest.param("when", "7-20 UTC", "when", ['"07:00-20:00"'], id="when: hours only"),
+    pytest.param("when", "07:60-20:00 UTC", "when", ["time of day"], id="when: minutes"),
+    pytest.param("when", "24:00-20:00 UTC", "when", ["24:00"], id="when: begins tomorrow"),
+    pytest.param("when", "07:00-24:01 UTC", "when", ["24:00"], id="when: ends tomorrow"),
+    pytest.param("when", "07:00-07:00 UTC", "when", ["no time at all"], id="when: empty"),
+    pytest.param("when", "mon Europe/Berlni", "when", ["'Europe/Berlin'?"], id="when: no zone"),
+    pytest.param("when", "mon Europe", "when", ["no time zone"], id="when: a continent"),
+    pytest.param("when", "mon E/../../x", "when", ["no time zone"], id="when: a path"),
 ]
 
 
@@ -284,10 +389,208 @@ VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
     max_leaves=6,
 )
-KEY = st.sampled_from(["id", "action", "from", "listener", "user", "command", "to", "ports"])
+KEY = st.sampled_from(
+    [
+        *("id", "action", "from", "not_from", "listener", "user", "group", "command", "to"),
+        *("not_to", "resolves_to", "ports", "when", "require", "mode", "share", "text", "route"),
+    ]
+)
 
 
 @given(st.one_of(VALUE, st.lists(st.dictionaries(st.one_of(KEY, st.text()), VALUE), max_size=3)))
 def test_whatever_is_written_is_rules_or_a_config_error(tables: object) -> None:
     with suppress(ConfigError):
-        load_rules(tables, LISTENERS)
+        loaded(tables)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        pytest.param(0, "above 0", id="nobody"),
+        pytest.param(1.1, "at most 1", id="more than everybody"),
+        pytest.param(5, "0.05 is one in twenty", id="percent"),
+        pytest.param(float("nan"), "above 0", id="not a number"),
+        pytest.param("5%", "must be a number, not a string", id="a string"),
+        pytest.param(True, "must be a number, not a boolean", id="a boolean"),
+    ],
+)
+def test_a_share_is_a_part_of_the_whole(share: object, words: str) -> None:
+    (problem,) = problems([{"id": "x", "action": "deny", "mode": "report", "share": share}])
+    assert problem.path == "rule[0].share"
+    assert words in problem.message
+
+
+def test_a_host_without_data_of_zones_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(key: str) -> None:
+        raise ZoneInfoNotFoundError(key)
+
+    monkeypatch.setattr(values, "ZoneInfo", unknown)
+    monkeypatch.setattr(values, "available_timezones", set)
+    (problem,) = problems([{"id": "x", "action": "deny", "when": "mon Europe/Berlin"}])
+    assert "install tzdata" in problem.message
+    assert one(when="mon UTC")
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        pytest.param("mon UTC", [(0, 1440)], id="a day"),
+        pytest.param("sat-mon UTC", [(0, 1440), (7200, 10080)], id="over the end of the week"),
+        pytest.param("mon,wed UTC", [(0, 1440), (2880, 4320)], id="two days"),
+        pytest.param("mon,sun-tue UTC", [(0, 2880), (8640, 10080)], id="the same day twice"),
+        pytest.param("tue 22:00-06:00 UTC", [(2760, 3240)], id="over midnight"),
+        pytest.param("sun 22:00-06:00 UTC", [(0, 360), (9960, 10080)], id="into the next week"),
+        pytest.param("mon  00:00-24:00   UTC", [(0, 1440)], id="a day, in full"),
+        pytest.param("mon-sun UTC", [(0, 10080)], id="always"),
+        pytest.param("mon 12:00-00:00 UTC", [(720, 1440)], id="until midnight"),
+    ],
+)
+def test_hours_are_minutes_of_the_week(text: str, minutes: list[tuple[int, int]]) -> None:
+    edges = tuple(edge for pair in minutes for edge in pair)
+    assert one(when=text).conditions == (At(((UTC, edges),)),)
+
+
+def test_hours_without_days_are_of_every_day() -> None:
+    assert one(when="07:00-08:00 UTC") == one(when="mon-sun 07:00-08:00 UTC")
+
+
+# -- sets and groups -----------------------------------------------------------
+
+
+def sets(
+    tables: object, files: dict[str, str | Exception] | None = None
+) -> tuple[dict[str, HostSet], list[tuple[str, str]]]:
+    """Load sets, and give what is wrong with them."""
+
+    def read(file: str) -> str:
+        text = (files or {})[file]
+        if isinstance(text, Exception):
+            raise text
+        return text
+
+    problems: list[Problem] = []
+    found = load_sets(tables, SPECIAL, read, problems)
+    return found, [(problem.path, problem.message) for problem in problems]
+
+
+def test_a_set_holds_networks_and_names() -> None:
+    found, wrong = sets({"x": ["10.0.0.0/8", "A.Example", ".b.example", "c-*.example", "::1"]})
+    hosts = ["a.example", ".b.example", "c-*.example", ip_network("10.0.0.0/8"), ip_network("::1")]
+    assert found == {**SPECIAL, "@x": HostSet.of(hosts, "@x")}
+    assert not wrong
+
+
+def test_an_empty_set_is_one() -> None:
+    """A list that is maintained by others may be empty for a while."""
+    found, wrong = sets({"x": [], "y": {"file": "f"}}, {"f": "# nobody\n"})
+    assert found["@x"] == HostSet.of([], "@x")
+    assert found["@y"] == HostSet.of([], "@y")
+    assert not wrong
+
+
+def test_a_file_has_one_host_on_each_line() -> None:
+    text = "# a comment\n\n10.0.0.0/8\n  a.example  # and why\r\n*.b.example"
+    found, wrong = sets({"x": {"file": "f"}}, {"f": text})
+    hosts = [ip_network("10.0.0.0/8"), "a.example", "*.b.example"]
+    assert found["@x"] == HostSet.of(hosts, "@x")
+    assert not wrong
+
+
+def test_a_mistake_in_a_file_is_told_with_its_line() -> None:
+    found, wrong = sets({"x": {"file": "bad.txt"}}, {"bad.txt": "a.example\n\n10.1.0.0/8\n@y\n"})
+    assert [path for path, _ in wrong] == ["sets.x.file"] * 2
+    assert wrong[0][1].startswith("bad.txt:3: '10.1.0.0/8' has host bits set")
+    assert wrong[1][1].startswith("bad.txt:4: '@y': a set holds networks and names")
+    assert found["@x"] == HostSet.of(["a.example"], "@x")
+
+
+def test_a_file_of_the_wrong_kind_does_not_flood_the_terminal() -> None:
+    _, wrong = sets({"x": {"file": "f"}}, {"f": "a b\n" * 1000})
+    assert len(wrong) == 11
+    assert wrong[-1] == ("sets.x.file", "f: 990 more lines are wrong")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        pytest.param(
+            FileNotFoundError(2, "No such file or directory"),
+            "cannot read f: No such file or directory",
+            id="missing",
+        ),
+        pytest.param(ValueError("embedded null byte"), "cannot read f: embedded null", id="NUL"),
+        pytest.param(
+            UnicodeDecodeError("utf-8", b"ab\xe9", 2, 3, "x"),
+            "f is not UTF-8 at octet 2",
+            id="not UTF-8",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told(error: Exception, message: str) -> None:
+    _, wrong = sets({"x": {"file": "f"}}, {"f": error})
+    ((path, told),) = wrong
+    assert path == "sets.x.file"
+    assert told.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("tables", "path", "words"),
+    [
+        pytest.param([], "sets", "must be a table, not a list", id="[[sets]]"),
+        pytest.param({"x": "a"}, "sets.x", 'list or { file = "..." }', id="one host"),
+        pytest.param({"x": ["a", 1]}, "sets.x[1]", "a string, not a number", id="a number"),
+        pytest.param({"x": ["@y"]}, "sets.x[0]", "no other set", id="another set"),
+        pytest.param({"a b": []}, 'sets."a b"', "is no name of a set", id="no name"),
+        pytest.param({"private": []}, "sets.private", "built-in", id="a built-in one"),
+        pytest.param({"x": {}}, "sets.x.file", "is empty", id="no file"),
+        pytest.param({"x": {"file": 1}}, "sets.x.file", "not a number", id="file: a number"),
+        pytest.param({"x": {"file": "f", "fiel": 1}}, "sets.x.fiel", "'file'?", id="unknown key"),
+    ],
+)
+def test_a_mistake_in_a_set_is_told_with_its_path(tables: object, path: str, words: str) -> None:
+    ((told, message),) = sets(tables, {"f": ""})[1]
+    assert told == path
+    assert words in message
+
+
+def test_a_set_with_a_mistake_is_not_unknown_as_well() -> None:
+    """One mistake, one problem."""
+    found, wrong = sets({"x": ["a b", "a.example"]})
+    assert len(wrong) == 1
+    assert load_rules([{"id": "x", "action": "deny", "to": "@x"}], (), sets=found)
+
+
+def test_a_group_is_a_list_of_users() -> None:
+    problems: list[Problem] = []
+    assert load_groups({"dba": ["alice", "b\u00f6b"], "ops": []}, problems) == {
+        "dba": Group("dba", frozenset({"alice", "b\u00f6b"})),
+        "ops": Group("ops", frozenset()),
+    }
+    assert not problems
+
+
+@pytest.mark.parametrize(
+    ("tables", "path", "words"),
+    [
+        pytest.param(1, "groups", "must be a table, not a number", id="a number"),
+        pytest.param(
+            {"dba": "alice"}, "groups.dba", "a list of users, not a string", id="one user"
+        ),
+        pytest.param({"dba": {}}, "groups.dba", "a list of users, not a table", id="a table"),
+        pytest.param({"dba": ["a", 1]}, "groups.dba[1]", "not a number", id="no user"),
+        pytest.param({"d b": []}, 'groups."d b"', "is no name of a group", id="no name"),
+    ],
+)
+def test_a_mistake_in_a_group_is_told_with_its_path(tables: object, path: str, words: str) -> None:
+    problems: list[Problem] = []
+    load_groups(tables, problems)
+    (problem,) = problems
+    assert problem.path == path
+    assert words in problem.message
+
+
+@given(VALUE)
+def test_whatever_is_written_as_sets_or_groups_is_taken_or_told(tables: object) -> None:
+    problems: list[Problem] = []
+    load_sets(tables, SPECIAL, str, problems)
+    load_groups(tables, problems)

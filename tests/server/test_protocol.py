@@ -1,7 +1,9 @@
 """Listeners make sessions of connections."""
 
+import pytest
 from twisted.internet.address import IPv4Address
 
+from socksd.events import SessionClosed
 from socksd.server.door import Door
 from socksd.server.protocol import SocksProtocol
 from tests.server.world import PlentyOfDescriptors, World
@@ -33,3 +35,14 @@ def test_who_leaves_makes_room() -> None:
     assert world.factory.buildProtocol(first.peer) is None
     first.receive_reset()
     world.connect().receive_reset()
+
+
+def test_a_session_is_of_the_time_of_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One time for all its questions, and for its line in the log: a decision can be repeated."""
+    monkeypatch.setattr("time.time", lambda: 1234.5)
+    world = World()
+    transport = world.connect()
+    (session,) = world.sessions
+    transport.receive_reset()
+    (closed,) = world.events.of(SessionClosed)
+    assert session.facts.time == closed.started == 1234.5
