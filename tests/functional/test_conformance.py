@@ -102,7 +102,7 @@ def test_ours_has_no_failure(serve: Serve) -> None:
 def test_ours_with_a_login_has_no_failure(serve: Serve, tmp_path: Path) -> None:
     users = tmp_path / "users"
     set_password(users, *LOGIN)
-    rules = '[[rule]]\nid = "alice"\naction = "allow"\nuser = "alice"\n'
+    rules = '[guard]\nnever = "nothing"\n[[rule]]\nid = "alice"\naction = "allow"\nuser = "alice"\n'
     gateway = serve("--auth", f"htpasswd:{users}", config=rules)
     found = verdicts(gateway.address, "--user", LOGIN[0], "--pass", LOGIN[1])
     assert found["fail"] == documented("socksd") == set()

@@ -28,7 +28,7 @@ IDLE = int(os.environ.get("SOCKSD_IDLE", "500"))
 RELOADS = 100
 MIB = 1 << 20
 
-ALLOW = '[[rule]]\nid = "all"\naction = "allow"\n'
+ALLOW = '[[rule]]\nid = "all"\naction = "allow"\n[guard]\nnever = "nothing"\n'
 DENY = '[[rule]]\nid = "none"\naction = "deny"\nto = ["127.0.0.0/8"]\n' + ALLOW
 BROKEN = '[[rule]]\nid = "all"\naction = "alow"\nprots = [1]\n'
 
