@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from operator import itemgetter
 from typing import Any
 
-from socksd.address import Destination, IPAddress
+from socksd.address import Destination, IPAddress, reached
 from socksd.codes import Command
 from socksd.events import Asked, Outcome
 from socksd.facts import Facts, Principal, Verdict
@@ -71,7 +71,9 @@ class Record:
     Attributes:
         user: As the log writes it; ``None`` without login, or not known yet.
         asked: What the decision was about.
-        facts: Those of this question, but for the time and the address of a name.
+        client, listener: The facts of every question.
+        principal, command, destination: ``None`` where the question was about the client.
+        literal: The address that was asked for; ``None`` where it was a name.
         addresses: Where the name has led, as far as the log lists it.
         dialled: The address that answered, if one did.
         unlisted: How many addresses the log leaves out.
@@ -80,7 +82,12 @@ class Record:
 
     user: str | None
     asked: Asked
-    facts: Facts
+    client: IPAddress
+    listener: str
+    principal: Principal | None
+    command: Command | None
+    destination: Destination | None
+    literal: IPAddress | None
     addresses: tuple[IPAddress, ...]
     dialled: IPAddress | None
     unlisted: int
@@ -90,7 +97,23 @@ class Record:
     @property
     def settled(self) -> bool:
         """Whether all facts were known: there can be no DEFER."""
-        return self.asked is Asked.ADDRESS or self.facts.address is not None
+        return self.asked is Asked.ADDRESS or self.literal is not None
+
+    def connecting(self, time: float) -> Facts:
+        """Give the facts of the question about the client."""
+        return Facts(self.client, self.listener, time=time)
+
+    def asking(self, time: float, address: IPAddress | None = None) -> Facts:
+        """Give the facts of the question about the request, or about an address of its name."""
+        return Facts(
+            self.client,
+            self.listener,
+            self.principal,
+            self.command,
+            self.destination,
+            address or self.literal,
+            time,
+        )
 
 
 def read(line: str) -> tuple[dict[str, object], Key]:
@@ -150,23 +173,29 @@ def _record(
     groups: tuple[object, ...],
     addresses: tuple[object, ...],
 ) -> Record:
-    facts = Facts(_address(client), _text(listener))
+    name, principal, does, destination, own = None, None, None, None, None
     if asked is not Asked.CLIENT:
-        name = None if user is None else unspelled(_text(user))
-        principal = Principal(name, frozenset(unspelled(_text(group)) for group in groups))
-        written = _address(host) if literal else _text(host)
-        destination = Destination(written, _number(port))
-        facts = facts.known_as(principal).asking(_COMMANDS[command], destination)
+        name = None if user is None else _text(user)
+        principal = Principal(
+            None if name is None else unspelled(name),
+            frozenset(unspelled(_text(group)) for group in groups),
+        )
+        does = _COMMANDS[command]
+        own = reached(_address(host)) if literal else None
+        destination = Destination(_address(host) if literal else _text(host), _number(port))
     elif command == "connect":  # which is never carried out without being asked about
         raise Unusable(Unused.NOT_ASKED)
-    else:
-        user = None
     if asked is Asked.ADDRESS and not addresses:
         raise Unusable(Unused.UNREADABLE)
     return Record(
-        None if user is None else _text(user),
+        name,
         asked,
-        facts,
+        _address(client),
+        _text(listener),
+        principal,
+        does,
+        destination,
+        own,
         tuple(map(_address, addresses)),
         None if dialled is None else _address(dialled),
         _number(unlisted),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from socksd.events import Asked
@@ -153,22 +153,23 @@ def again(policy: Policy, record: Record, time: float) -> Decision:
         What would stand at the end, as in ``server/connect.py``. DEFER, or
         ALLOW before an address is known: it would have gone on.
     """
-    facts = replace(record.facts, time=time)
-    decision = policy.decide(Facts(facts.client, facts.listener, time=time))
+    if record.dialled is not None and record.asked is not Asked.CLIENT:
+        # Most sessions were served, and most still would be. An ALLOW here means
+        # that no question before it was answered DENY, for that would have stood.
+        decision = policy.decide(record.asking(time, record.dialled))
+        if decision.verdict is Verdict.ALLOW:
+            return decision
+    decision = policy.decide(record.connecting(time))
     if decision.verdict is Verdict.DENY or record.asked is Asked.CLIENT:
         return decision
-    decision = policy.decide(facts)
-    if decision.verdict is Verdict.DENY or facts.address is not None or not record.addresses:
+    decision = policy.decide(record.asking(time))
+    if decision.verdict is Verdict.DENY or not record.addresses:
         return decision
-    answers = {address: policy.decide(facts.at(address)) for address in record.addresses}
-    if record.dialled is not None:  # of too many addresses it may be one that is not listed
-        answers[record.dialled] = policy.decide(facts.at(record.dialled))
-    permitted = {a: d for a, d in answers.items() if d.verdict is Verdict.ALLOW}
-    if record.dialled in permitted:
-        return permitted[record.dialled]
+    answers = [policy.decide(record.asking(time, address)) for address in record.addresses]
+    permitted = [answer for answer in answers if answer.verdict is Verdict.ALLOW]
     if record.unlisted and not permitted:
         return Decision(Verdict.DEFER, "")
-    return next(iter((permitted or answers).values()))
+    return (permitted or answers)[0]
 
 
 def _compare(key: Key, time: float, new: Policy, old: Policy | None) -> Difference | Unused | None:
@@ -184,7 +185,7 @@ def _compare(key: Key, time: float, new: Policy, old: Policy | None) -> Differen
         return None  # it goes on, the one way or the other
     if before.verdict is Verdict.DENY and after.verdict is Verdict.DEFER and found.unlisted:
         return Unused.UNLISTED
-    asked = "" if found.facts.destination is None else str(found.facts.destination)
+    asked = "" if found.destination is None else str(found.destination)
     return Difference(before, after, found.user, asked)
 
 
