@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from socksd.address import Destination, IPAddress
 from socksd.codes import Command, Method, ReplyCode
-from socksd.facts import Decision
+from socksd.facts import Decision, Report, Verdict
 
 
 class Outcome(StrEnum):
@@ -32,6 +32,14 @@ class Outcome(StrEnum):
     CLIENT_LEFT = "client-left"  # before the relay began
     STOPPED = "stopped"  # by us: shutdown
     ERROR = "error"  # our bug; the log has the failure
+
+
+class Asked(StrEnum):
+    """What a session's standing decision was about."""
+
+    CLIENT = "client"  # who connects, at the first octets
+    REQUEST = "request"  # what it asked for: the address as well, where that was a literal
+    ADDRESS = "address"  # where the name has led
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +137,7 @@ class ConnectFailed:
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
-    """The end of a session, with all that its one canonical line says."""
+    """The end of a session, with all that its one canonical line and a replay need."""
 
     session: int
     started: float  # seconds since the epoch
@@ -147,6 +155,12 @@ class SessionClosed:
     reason: str  # one clause; empty when served
     up: int  # octets from the client to the target
     down: int  # octets from the target to the client
+    groups: frozenset[str] = frozenset()  # what the authenticator said
+    asked: Asked | None = None  # None: the policy was not asked
+    verdict: Verdict | None = None  # the last one, which the rule has spoken
+    reports: tuple[Report, ...] = ()  # what rules on trial would have decided instead
+    addresses: tuple[IPAddress, ...] = ()  # where the name has led, as they were judged
+    unlisted: int = 0  # how many more there were
 
 
 Event = (

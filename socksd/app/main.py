@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from getpass import getpass
 
 import socksd
-from socksd.app import remote
+from socksd.app import propose, remote, replay
 from socksd.errors import SocksdError, did_you_mean
 
 
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     checking.add_argument("config", metavar="CONFIG")
     checking.set_defaults(do=lambda parsed: check(parsed.config))
+    replay.add_to(commands)
+    propose.add_to(commands)
     keeping = commands.add_parser(
         "passwd", help="set a user's password in an htpasswd file (bcrypt)"
     )

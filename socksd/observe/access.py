@@ -4,7 +4,8 @@ The access log: one JSON object per session, one session per line.
 Every object has all of these keys, and no others:
 
 ============= ===============================================================
-``time``        when the session began: ISO 8601, UTC, milliseconds
+``time``        when the session began, the time of every decision in it:
+                ISO 8601, UTC, microseconds
 ``session``     its number, as in the log for people
 ``client``      its address
 ``client_port`` its port; 0 for a unix socket
@@ -22,11 +23,24 @@ Every object has all of these keys, and no others:
 ``up``          octets from the client to the destination
 ``down``        octets from the destination to the client
 ``seconds``     how long the session lasted
+``groups``      what the authenticator said the user belongs to
+``literal``     whether ``host`` is an address; null: there was no request
+``asked``       what the last decision was about: client, request (with a
+                literal, its address too) or address; null: there was none
+``verdict``     the last one: allow, deny, or defer; null: there was none
+``reports``     would_allow or would_deny by the ids of rules on trial
+``addresses``   where the name has led, in order, 16 at most: of more, those
+                that are permitted, if any is
+``unlisted``    how many addresses were left out
 ============= ===============================================================
+
+The keys from ``groups`` on, with those above, are all that a decision uses:
+``socksd replay`` decides again by them.
 
 The text is ASCII. An octet of a user name that is not UTF-8 appears as the
 six characters ``\udcXX``: a lone surrogate as such is something that strict
-JSON readers refuse, and one hostile name shall not spoil a log.
+JSON readers refuse, and one hostile name shall not spoil a log. Who is called
+by just such six characters has their ``\`` spelled ``\u005c``, as six more.
 """
 
 from __future__ import annotations
@@ -34,6 +48,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from datetime import UTC, datetime
 from typing import Final
 
@@ -48,12 +63,15 @@ _log = Logger("socksd")
 LOOK_EVERY: Final = 1.0  # seconds; whether the file is still there, or writable again
 _STANDARD_OUTPUT: Final = 1  # sys.stdout is twistd's log by the time we write
 
+_LIKE_SPELLED = re.compile(r"\\(?=u(?:d[89a-f][0-9a-f]{2}|005c))")
+
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def record(event: SessionClosed) -> str:
     """Write a session as one JSON object, without the newline."""
-    began = datetime.fromtimestamp(event.started, UTC).isoformat(timespec="milliseconds")
+    # As a rule's ``when`` rounds it, so that both are in the same minute.
+    began = datetime.fromtimestamp(event.started, UTC).isoformat(timespec="microseconds")
     destination, address = event.destination, event.address
     return _encode(
         {
@@ -74,6 +92,13 @@ def record(event: SessionClosed) -> str:
             "up": event.up,
             "down": event.down,
             "seconds": round(event.seconds, 3),
+            "groups": sorted(map(_scalars, event.groups)),
+            "literal": None if destination is None else not isinstance(destination.host, str),
+            "asked": event.asked,
+            "verdict": None if event.verdict is None else event.verdict.value,
+            "reports": {each.rule: f"would_{each.verdict.value}" for each in event.reports},
+            "addresses": list(map(str, event.addresses)),
+            "unlisted": event.unlisted,
         }
     )
 
@@ -194,5 +219,7 @@ class AccessLog:
 
 
 def _scalars(text: str) -> str:
-    """Spell surrogates out; everything else is as it was."""
+    """Spell surrogates out, and what would look like one; everything else is as it was."""
+    if "\\" in text:
+        text = _LIKE_SPELLED.sub(r"\\u005c", text)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IAddress
@@ -32,6 +33,7 @@ class _Targets(Factory[End]):
 
 
 _TARGETS = _Targets()
+_LISTED = 16  # addresses of one name that the log has, at most
 
 
 async def connect(session: Session, request: Request) -> None:
@@ -81,6 +83,10 @@ async def _resolve(session: Session, facts: Facts, name: str) -> dict[IPAddress,
     permitted = {a: d for a, d in answers.items() if d.verdict is Verdict.ALLOW}
     # What stands is the word on the first permitted address, or on the first of all.
     session.decision = next(iter((permitted or answers).values()))
+    # Of too many the log has those by which the decision can be found again.
+    listed = answers if len(answers) <= _LISTED else permitted or answers
+    session.judged = tuple(islice(listed, _LISTED))
+    session.unlisted = len(answers) - len(session.judged)
     if not permitted:
         raise Refused(ReplyCode.NOT_ALLOWED, f"rule {session.decision.rule}")
     return permitted

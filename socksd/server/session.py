@@ -15,6 +15,7 @@ from socksd.address import Destination, IPAddress
 from socksd.codes import Command, Method, ReplyCode
 from socksd.errors import LoginFailed, ProtocolError, Refused
 from socksd.events import (
+    Asked,
     Decided,
     Event,
     LoggedIn,
@@ -60,9 +61,12 @@ class Session:
         facts: What is known of the client; the request adds to them.
         decision: The last decision that stands.
         address: The address that was dialled, once it has answered.
+        judged: Where the name has led: what the log lists of it.
+        unlisted: How many addresses the log leaves out.
     """
 
     __slots__ = (
+        "_asked",
         "_deadline",
         "_forget",
         "_monotonic",
@@ -78,10 +82,12 @@ class Session:
         "end",
         "facts",
         "handshake",
+        "judged",
         "number",
         "request",
         "runtime",
         "state",
+        "unlisted",
     )
 
     def __init__(
@@ -104,6 +110,9 @@ class Session:
         self.request: Request | None = None
         self.decision: Decision | None = None
         self.address: IPAddress | None = None
+        self.judged: tuple[IPAddress, ...] = ()
+        self.unlisted = 0
+        self._asked: Facts | None = None  # what the policy has decided about last
         self._forget = forget
         self._monotonic = runtime.clock.seconds()
         self._outcome: tuple[Outcome, str] | None = None
@@ -176,6 +185,7 @@ class Session:
     def ask(self, facts: Facts) -> Decision:
         """Ask the policy."""
         self.decision = self.runtime.policy.decide(facts)
+        self._asked = facts
         self.tell(Decided(self.number, self.decision, facts.address))
         return self.decision
 
@@ -377,6 +387,12 @@ class Session:
                 reason=reason,
                 up=tally.up if tally else 0,
                 down=tally.down if tally else 0,
+                groups=facts.principal.groups if facts.principal else frozenset(),
+                asked=_about(self._asked),
+                verdict=decision.verdict if decision else None,
+                reports=decision.reports if decision else (),
+                addresses=self.judged,
+                unlisted=self.unlisted,
             )
         )
         self._forget(self)
@@ -391,3 +407,14 @@ class Session:
         deadline, self._deadline = self._deadline, None
         if deadline is not None:
             deadline.cancel()
+
+
+def _about(facts: Facts | None) -> Asked | None:
+    """Say what a question by these facts was about."""
+    if facts is None:
+        return None
+    if facts.destination is None:
+        return Asked.CLIENT
+    if facts.address is not None and isinstance(facts.destination.host, str):
+        return Asked.ADDRESS
+    return Asked.REQUEST

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from socksd.address import Destination
 from socksd.codes import Command, ReplyCode
-from socksd.events import Outcome, SessionClosed
+from socksd.events import Asked, Outcome, SessionClosed
+from socksd.facts import Report, Verdict
 
 SERVED = SessionClosed(
     session=17,
@@ -25,4 +26,9 @@ SERVED = SessionClosed(
     reason="",
     up=1234,
     down=56789,
+    groups=frozenset({"ops", "dba"}),
+    asked=Asked.ADDRESS,
+    verdict=Verdict.ALLOW,
+    reports=(Report("trial", Verdict.DENY),),
+    addresses=(IPv4Address("93.184.216.34"), IPv6Address("2001:db8::1")),
 )

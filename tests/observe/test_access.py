@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +18,12 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
+from socksd.address import Destination
 from socksd.events import Outcome, SessionOpened
 from socksd.observe import access
 from socksd.observe.access import AccessLog, record
+from socksd.policy.match import minute
+from socksd.policy.records import moment, unspelled
 from tests.observe.closed import SERVED
 
 TEXTS = st.text() | st.binary(max_size=255).map(lambda o: o.decode("utf-8", "surrogateescape"))
@@ -82,9 +86,9 @@ def close(log: AccessLog, *numbers: int) -> None:
         log(replace(SERVED, session=number))
 
 
-def test_a_session_is_one_flat_object() -> None:
+def test_a_session_is_one_object() -> None:
     assert json.loads(record(SERVED)) == {
-        "time": "2026-01-01T00:00:00.123Z",
+        "time": "2026-01-01T00:00:00.123400Z",
         "session": 17,
         "client": "127.0.0.1",
         "client_port": 40312,
@@ -101,6 +105,13 @@ def test_a_session_is_one_flat_object() -> None:
         "up": 1234,
         "down": 56789,
         "seconds": 1.234,
+        "groups": ["dba", "ops"],
+        "literal": False,
+        "asked": "address",
+        "verdict": "allow",
+        "reports": {"trial": "would_deny"},
+        "addresses": ["93.184.216.34", "2001:db8::1"],
+        "unlisted": 0,
     }
 
 
@@ -122,10 +133,25 @@ def test_what_is_not_known_is_null() -> None:
         address=None,
         rule=None,
         reply=None,
+        asked=None,
+        verdict=None,
     )
     parsed = json.loads(record(event))
     nothing = {key for key, value in parsed.items() if value is None}
-    assert nothing == {"user", "command", "host", "port", "address", "rule", "reply"}
+    assert nothing == {
+        *("user", "command", "host", "port", "address", "rule", "reply"),
+        *("literal", "asked", "verdict"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("host", "literal"),
+    [("example.com", False), ("192.0.2.1", True), ("::1", True)],
+    ids=["name", "IPv4", "IPv6"],
+)
+def test_a_literal_is_told_from_a_name(host: str, literal: bool) -> None:
+    parsed = json.loads(record(replace(SERVED, destination=Destination.named(host, 443))))
+    assert (parsed["host"], parsed["literal"]) == (host, literal)
 
 
 @given(user=TEXTS, reason=TEXTS)
@@ -136,12 +162,35 @@ def test_whatever_the_texts_are_the_line_is_strict_json_in_ascii(user: str, reas
     parsed = json.loads(line)
     json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     for text, found in ((user, parsed["user"]), (reason, parsed["reason"])):
-        assert found == text.encode("utf-8", "backslashreplace").decode()
+        assert unspelled(found) == text
     assert parsed | {"user": "", "reason": ""} == json.loads(record(SERVED)) | {"user": ""}
 
 
 def test_an_octet_that_is_not_utf8_is_spelled_out() -> None:
     assert json.loads(record(replace(SERVED, user="caf\udce9")))["user"] == r"caf\udce9"
+
+
+@pytest.mark.parametrize(
+    ("user", "written"),
+    [
+        pytest.param(r"CORP\alice", r"CORP\alice", id="a backslash"),
+        pytest.param(r"caf\udce9", r"caf\u005cudce9", id="what looks like an octet"),
+        pytest.param(r"a\u005cb", r"a\u005cu005cb", id="what looks like a backslash"),
+        pytest.param("\\\udce9", r"\\udce9", id="a backslash before an octet"),
+    ],
+)
+def test_two_users_are_never_written_the_same(user: str, written: str) -> None:
+    """A rule for one of them would seem to speak of the other."""
+    shown = json.loads(record(replace(SERVED, user=user)))["user"]
+    assert (shown, unspelled(shown)) == (written, user)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.999_999, 0.999_999_4, 0.999_999_9])
+def test_the_time_is_in_the_minute_that_rules_see(fraction: float) -> None:
+    """Else a rule's hours would begin for the log when they have not yet for the session."""
+    started = 1767225599 + fraction  # 00:00 begins at ...600
+    written = json.loads(record(replace(SERVED, started=started)))["time"]
+    assert minute(moment(written), UTC) == minute(started, UTC)
 
 
 def test_a_line_is_there_when_the_session_has_ended(clock: Clock, path: Path) -> None:

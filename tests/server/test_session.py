@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -13,6 +14,7 @@ from socksd.address import Destination
 from socksd.codes import Command, Method, ReplyCode
 from socksd.errors import LoginFailed, Refused
 from socksd.events import (
+    Asked,
     Connected,
     ConnectFailed,
     Decided,
@@ -26,7 +28,7 @@ from socksd.events import (
     SessionClosed,
     SessionOpened,
 )
-from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Verdict
+from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Report, Verdict
 from socksd.interfaces import EndedBy
 from socksd.server.states import State
 from socksd.wire.handshake import Turn
@@ -38,6 +40,8 @@ GREETING = Greeting(b"\x00").encode()
 LOGIN_GREETING = Greeting(b"\x00\x02").encode()
 LITERAL = Request(Command.CONNECT, Destination.named("198.51.100.7", 80)).encode()
 NAMED = Request(Command.CONNECT, Destination.named("web.example", 443)).encode()
+UNSPECIFIED = Request(Command.CONNECT, Destination.named("0.0.0.0", 80)).encode()
+BIND = Request(Command.BIND, Destination.named("198.51.100.7", 80)).encode()
 LOGIN = UsernamePassword(b"alice", b"secret").encode()
 
 
@@ -124,6 +128,71 @@ def test_a_name_is_asked_about_looked_up_and_asked_about_again(world: World) -> 
     world.relays[0].end(EndedBy.BOTH)
     closed = the_end(world)
     assert (closed.address, closed.rule) == (ip_address("192.0.2.9"), "yes")
+
+
+def test_the_end_tells_what_the_decision_was_made_of(world: World) -> None:
+    trial = (Report("trial", Verdict.DENY),)
+    world.policy.answer = lambda facts: replace(ALLOW, reports=trial if facts.address else ())
+    client = world.connect()
+    client.receive(GREETING + NAMED)
+    # Judged is what connect(2) would reach, and each address once.
+    found = addresses("::ffff:192.0.2.9", "::2", "192.0.2.9")
+    world.resolver.pending.deferreds[0].callback(found)
+    client.receive_reset()
+    closed = the_end(world)
+    assert (closed.asked, closed.verdict, closed.reports) == (Asked.ADDRESS, Verdict.ALLOW, trial)
+    assert (closed.addresses, closed.unlisted) == (addresses("192.0.2.9", "::2"), 0)
+
+
+@pytest.mark.parametrize(
+    ("octets", "asked", "verdict"),
+    [
+        pytest.param(b"", None, None, id="nothing"),
+        pytest.param(GREETING, Asked.CLIENT, Verdict.DEFER, id="a greeting"),
+        pytest.param(GREETING + NAMED, Asked.REQUEST, Verdict.DEFER, id="a name"),
+        pytest.param(GREETING + LITERAL, Asked.REQUEST, Verdict.ALLOW, id="a literal"),
+        pytest.param(GREETING + UNSPECIFIED, Asked.REQUEST, Verdict.ALLOW, id="0.0.0.0"),
+        pytest.param(GREETING + BIND, Asked.CLIENT, Verdict.DEFER, id="what is not supported"),
+    ],
+)
+def test_the_end_tells_how_far_the_policy_was_asked(
+    world: World, octets: bytes, asked: Asked | None, verdict: Verdict | None
+) -> None:
+    world.policy.answer = lambda facts: DEFER if facts.address is None else ALLOW
+    client = world.connect()
+    if octets:
+        client.receive(octets)
+    client.receive_reset()
+    closed = the_end(world)
+    assert (closed.asked, closed.verdict, closed.addresses) == (asked, verdict, ())
+
+
+@pytest.mark.parametrize(
+    ("denied", "listed", "unlisted"),
+    [
+        pytest.param(3, range(3, 19), 4, id="of many the permitted"),
+        pytest.param(20, range(16), 4, id="of many that are denied the first"),
+        pytest.param(19, range(19, 20), 19, id="of many the one that is permitted"),
+    ],
+)
+def test_so_many_addresses_are_listed_that_the_decision_can_be_found_again(
+    world: World, denied: int, listed: range, unlisted: int
+) -> None:
+    found = addresses(*(f"192.0.2.{number}" for number in range(20)))
+
+    def answer(facts: Facts) -> Decision:
+        if facts.address is None:
+            return DEFER
+        return DENY if facts.address in found[:denied] else ALLOW
+
+    world.policy.answer = answer
+    client = world.connect()
+    client.receive(GREETING + NAMED)
+    world.resolver.pending.deferreds[0].callback(found)
+    client.receive_reset()
+    closed = the_end(world)
+    assert closed.addresses == tuple(found[number] for number in listed)
+    assert closed.unlisted == unlisted
 
 
 def test_the_rule_in_the_log_is_the_one_that_allowed_the_address_dialled(world: World) -> None:
