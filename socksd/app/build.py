@@ -15,6 +15,7 @@ from socksd.app.config import Config
 from socksd.app.endpoints import listening_endpoint
 from socksd.app.service import Gateway, Part
 from socksd.egress.cache import CachingResolver
+from socksd.egress.dial import DialEndpoint
 from socksd.egress.direct import DirectEgress
 from socksd.egress.resolve import IReactorResolving, resolver_from
 from socksd.errors import ConfigError, Problem
@@ -24,7 +25,7 @@ from socksd.identity.threads import LoginThreads
 from socksd.observe.access import AccessLog
 from socksd.observe.fanout import observers
 from socksd.observe.log import PeopleLog
-from socksd.relay.pump import Pump
+from socksd.relay.choose import choose, switchboard
 from socksd.server.door import Door
 from socksd.server.protocol import Sessions, SocksFactory
 from socksd.server.runtime import Runtime
@@ -37,9 +38,12 @@ class IReactor(IReactorCore, IReactorResolving):
     """What the rooms together take of the reactor."""
 
 
-def build(config: Config, reactor: IReactor) -> Gateway:
+def build(config: Config, reactor: IReactor, *, switched: bool = True) -> Gateway:
     """
     Make the gateway that *config* describes; nothing listens or runs yet.
+
+    Connecting and relaying is done beside the reactor, where that is possible;
+    not *switched*, as for tests, it is left to Twisted's own transports.
 
     Raises:
         ConfigError: With all that is wrong and only shows now: endpoints,
@@ -54,6 +58,9 @@ def build(config: Config, reactor: IReactor) -> Gateway:
         raise ConfigError(problems)
     people = PeopleLog(reactor)
     parts = [Part(threads.start, threads.stop), Part(stop=resolver.stop), Part(stop=people.close)]
+    board = switchboard(reactor) if switched else None
+    if board is not None:
+        parts.append(Part(board.start, board.stop))
     listening: list[Observer] = [people]
     if config.log.access:
         access = AccessLog(config.log.access, reactor)
@@ -65,8 +72,14 @@ def build(config: Config, reactor: IReactor) -> Gateway:
         authenticator=authenticator,
         policy=config.policy(),
         resolver=resolver,
-        egress=DirectEgress(reactor, deadlines.connect),
-        relay=partial(Pump, clock=reactor, idle=deadlines.idle, linger=deadlines.linger),
+        egress=DirectEgress(
+            reactor,
+            deadlines.connect,
+            partial(DialEndpoint, reactor, board) if board is not None else None,
+        ),
+        relay=partial(
+            choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
+        ),
         observer=observers(*listening),
         deadlines=Deadlines(**attrs.asdict(deadlines)),
         early_data=config.limits.early_data,
