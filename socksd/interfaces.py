@@ -116,6 +116,9 @@ class IEnd(Interface):
     def carried_by(carrier: ICarrier) -> None:
         """From now on tell *carrier*, beginning with what it has missed."""
 
+    def send(octets: bytes) -> None:
+        """Send, without waiting for the reactor if that is possible."""
+
     def finish_writing() -> None:
         """Send FIN behind what is still to be sent, and read on."""
 

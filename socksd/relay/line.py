@@ -231,11 +231,17 @@ class _Side:
         """Take the socket out of the reactor, once all has left that was written before."""
         if self.gone:
             return
-        self.transport.stopReading()
+        transport = self.transport
+        transport.stopReading()
+        if (
+            not transport.dataBuffer and not transport._tempDataBuffer
+        ):  # there is no other way to ask
+            self._plug_in()
+            return
         # As a pull producer we are asked for more when the buffer has run empty.
-        self.transport.registerProducer(self, False)
+        transport.registerProducer(self, False)
         self._draining = True
-        if self.transport.doWrite() is not None:
+        if transport.doWrite() is not None:
             # A reset; told once, it will look like FIN from now on.
             self._line.close(self.name)
 
@@ -244,8 +250,11 @@ class _Side:
         if self._draining:  # registering asks once, too
             self._draining = False
             self.transport.unregisterProducer()
-            self.descriptor = self.sock.fileno()
-            self._board.watch(self.descriptor, self)
+            self._plug_in()
+
+    def _plug_in(self) -> None:
+        self.descriptor = self.sock.fileno()
+        self._board.watch(self.descriptor, self)
 
     def stopProducing(self) -> None:
         """Do nothing: lost() will be told."""
@@ -470,7 +479,8 @@ class _Side:
         self.readable = False
         self._line.read_ended()
         try:
-            self.other.sock.shutdown(SHUT_WR)
+            if not self.finished:  # else both are done, and closing sends FIN
+                self.other.sock.shutdown(SHUT_WR)
         except OSError:  # ENOTCONN: it was reset
             self._line.close(self.other.name)
         else:

@@ -217,7 +217,7 @@ class Session:
     def reply(self, code: ReplyCode, bound: Destination | None = None) -> None:
         """Send the reply."""
         self._reply = code
-        self.end.transport.write(self.handshake.reply(code, bound))
+        self.end.send(self.handshake.reply(code, bound))
 
     def stop(self) -> None:
         """End at once: the service stops."""
@@ -243,13 +243,13 @@ class Session:
             if error.reply is not None:
                 self.reply(error.reply)
             elif error.answer:
-                self.end.transport.write(error.answer)
+                self.end.send(error.answer)
             self._finish(Outcome.PROTOCOL_ERROR, str(error))
 
     def _greeted(self, greeting: Greeting) -> None:
         acceptable = self.runtime.authenticator.methods(self.facts.client)
         method = next((m for m in acceptable if m in greeting.methods), Method.NO_ACCEPTABLE)
-        self.end.transport.write(self.handshake.choose(method))
+        self.end.send(self.handshake.choose(method))
         self.tell(MethodChosen(self.number, method, greeting.methods))
         if method is Method.NO_ACCEPTABLE:
             offered = ", ".join(f"{number:#04x}" for number in greeting.methods[:16])
@@ -270,12 +270,12 @@ class Session:
             client, port = self.facts.client, self.client_port
             self.tell(LoginRefused(self.number, client, port, user, failed.reason))
             self.facts = self.facts.known_as(Principal(user))
-            self.end.transport.write(self.handshake.status(ok=False))
+            self.end.send(self.handshake.status(ok=False))
             self._finish(Outcome.LOGIN_FAILED, failed.reason)  # RFC 1929 section 2: MUST close
             return
         self.facts = self.facts.known_as(principal)
         self.tell(LoggedIn(self.number, principal.name or ""))
-        self.end.transport.write(self.handshake.status(ok=True))
+        self.end.send(self.handshake.status(ok=True))
         self.enter(State.REQUESTING)
         self._task = None
         self._advance()
@@ -313,7 +313,7 @@ class Session:
             _log.failure("session {number} has met a bug", failure, number=self.number)
             reason = "a bug; its traceback is in the log"
         if self.handshake.turn is Turn.STATUS:
-            self.end.transport.write(self.handshake.status(ok=False))
+            self.end.send(self.handshake.status(ok=False))
         elif self.handshake.turn is Turn.REPLY:
             self.reply(code)
         self.end.carried_by(self)  # a relay with a bug may have it
