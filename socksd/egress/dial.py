@@ -41,6 +41,8 @@ class Dialled(Connection):
     nobody. In all else it is what Twisted's own are.
     """
 
+    logstr = "Dialled"
+
     def __init__(
         self, sock: socket, protocol: IProtocol, reactor: IReactorFDSet, peer: TCPAddress
     ) -> None:
@@ -48,7 +50,6 @@ class Dialled(Connection):
         self._peer = peer
         self._told = False  # whether to read
         self.connected = 1
-        self.logstr = f"{self._getLogPrefix(protocol)},client"
 
     def begin(self) -> None:
         """Read, as a transport does, unless somebody has said already whether to."""

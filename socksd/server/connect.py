@@ -49,7 +49,7 @@ async def connect(session: Session, request: Request) -> None:
         permitted = await _resolve(session, facts, str(request.destination.host))
     target = await _dial(session, request.destination, permitted)
     try:
-        await session.relay(target, Destination(*_address(target.transport.getHost())))
+        session.relay(target, Destination(*_address(target.transport.getHost())))
     except Exception:
         target.transport.abortConnection()
         raise

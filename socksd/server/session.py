@@ -201,8 +201,13 @@ class Session:
                 reason = "the client has left"
             raise Refused(ReplyCode.HOST_UNREACHABLE, reason) from None
 
-    async def relay(self, target: IEnd, bound: Destination) -> None:
-        """Tell the client that *target* has answered, and carry until both have ended."""
+    def relay(self, target: IEnd, bound: Destination) -> None:
+        """
+        Tell the client that *target* has answered, and carry until both have ended.
+
+        Not a coroutine: the command's frames, kept for the whole life of a
+        tunnel, would be a fifth of the memory that one takes.
+        """
         self.reply(ReplyCode.SUCCEEDED, bound)
         self.enter(State.RELAYING)
         self._relay = self.runtime.relay(self.end, target)
@@ -210,9 +215,8 @@ class Session:
         self.handshake.unread.clear()
         if self._paused:
             self.end.transport.resumeProducing()
-        tally = await self._relay.join(early)
-        self._outcome = self._outcome or _RELAYED[tally.ended_by]
-        self._close(tally)
+        self._task = None  # nothing is left of it to cancel
+        self._relay.join(early).addCallback(self._relayed).addErrback(self._relay_failed, target)
 
     def reply(self, code: ReplyCode, bound: Destination | None = None) -> None:
         """Send the reply."""
@@ -316,10 +320,20 @@ class Session:
             self.end.send(self.handshake.status(ok=False))
         elif self.handshake.turn is Turn.REPLY:
             self.reply(code)
-        self.end.carried_by(self)  # a relay with a bug may have it
-        self._finish(outcome, reason)
+        self._outcome = (outcome, reason)
+        self.end.carried_by(self)  # a relay with a bug may have it, or have had it closed
+        if self.state is not State.CLOSED:
+            self._finish(outcome, reason)
 
     # -- the end -------------------------------------------------------------
+
+    def _relayed(self, tally: Tally) -> None:
+        self._outcome = self._outcome or _RELAYED[tally.ended_by]
+        self._close(tally)
+
+    def _relay_failed(self, failure: Failure, target: IEnd) -> None:
+        target.transport.abortConnection()
+        self._failed(failure)
 
     def _finish(self, outcome: Outcome, reason: str) -> None:
         """

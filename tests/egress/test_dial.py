@@ -156,7 +156,7 @@ def test_the_result_is_the_connected_protocol_of_the_factory(
         assert (peer.host, peer.port) == listener.getsockname()
         assert (host.host, host.port) == there.getpeername()
         assert transport.getTcpNoDelay()
-        assert transport.logPrefix() == "Target,client"
+        assert transport.logPrefix() == "Dialled"
         transport.write(b"hello")
         transport.doWrite()
         assert there.recv(10) == b"hello"
