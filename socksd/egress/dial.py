@@ -11,7 +11,7 @@ from __future__ import annotations
 from errno import EALREADY, EINPROGRESS
 from ipaddress import IPv4Address
 from os import strerror
-from socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, socket
+from socket import AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_STREAM, socket
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address as TCP4Address
@@ -130,7 +130,6 @@ class _Attempt:
         except OSError as none:  # EMFILE, or a kernel without IPv6
             self.connected.errback(error.ConnectBindError(none.errno, none.strerror))
             return
-        self._sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         number = self._sock.connect_ex(self._to)
         if number == EINPROGRESS:
             self._board.watch(self._sock.fileno(), self)

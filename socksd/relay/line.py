@@ -15,9 +15,19 @@ them together hold ``_CROWDED`` octets in memory and ``Pipes`` pipes.
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from os import SPLICE_F_MOVE, SPLICE_F_NONBLOCK, splice
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from socket import MSG_PEEK, MSG_TRUNC, SHUT_WR, SO_ERROR, SOL_SOCKET, socket
+from socket import (
+    IPPROTO_TCP,
+    MSG_PEEK,
+    MSG_TRUNC,
+    SHUT_WR,
+    SO_ERROR,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    socket,
+)
 from typing import cast
 
 from twisted.internet.defer import Deferred
@@ -233,12 +243,11 @@ class _Side:
             return
         transport = self.transport
         transport.stopReading()
-        if (
-            not transport.dataBuffer and not transport._tempDataBuffer
-        ):  # there is no other way to ask
+        # Nobody but these two tells whether all of it has left already.
+        if not transport.dataBuffer and not transport._tempDataBuffer:
             self._plug_in()
             return
-        # As a pull producer we are asked for more when the buffer has run empty.
+        # As a pull producer we are asked for more when it has.
         transport.registerProducer(self, False)
         self._draining = True
         if transport.doWrite() is not None:
@@ -253,6 +262,10 @@ class _Side:
             self._plug_in()
 
     def _plug_in(self) -> None:
+        with suppress(OSError):  # a unix socket
+            # What has come in pieces is passed on in pieces: to wait for more
+            # (Nagle) would add the far side's delayed ACK to each.
+            self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         self.descriptor = self.sock.fileno()
         self._board.watch(self.descriptor, self)
 

@@ -51,6 +51,9 @@ class Hauling(Protocol):
     def haul(self, share: int) -> int:
         """Move about *share* octets; give how many it was."""
 
+    def fail(self, failure: Failure) -> None:
+        """Hear that haul() has raised, which is a bug."""
+
 
 class Timed(Protocol):
     """Who ends when nothing happens, and takes itself off the switchboard then."""
@@ -175,7 +178,11 @@ class Switchboard:
     def _haul(self) -> None:
         left = _TURN
         while self._hauls and left > 0:
-            left -= self._hauls.popleft().haul(_SHARE)
+            hauling = self._hauls.popleft()
+            try:
+                left -= hauling.haul(_SHARE)
+            except Exception:  # noqa: BLE001 -- as above
+                hauling.fail(Failure())
         if self._hauls and self._again is None:
             self._again = self._reactor.callLater(0, self._go_on)
 

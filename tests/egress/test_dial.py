@@ -155,7 +155,6 @@ def test_the_result_is_the_connected_protocol_of_the_factory(
         peer, host = transport.getPeer(), transport.getHost()
         assert (peer.host, peer.port) == listener.getsockname()
         assert (host.host, host.port) == there.getpeername()
-        assert transport.getTcpNoDelay()
         assert transport.logPrefix() == "Dialled"
         transport.write(b"hello")
         transport.doWrite()

@@ -59,6 +59,11 @@ def test_the_reactor_knows_nothing_of_the_two_sockets(hand: Board) -> None:
     assert not hand.reactor.writers
 
 
+def test_small_octets_do_not_wait_for_an_acknowledgement(hand: Board) -> None:
+    for end in hand.join().ends:
+        assert end.transport.getTcpNoDelay()
+
+
 def test_what_was_written_before_leaves_first(hand: Board) -> None:
     client, client_far = hand.end()
     target, target_far = hand.end()
@@ -475,27 +480,20 @@ def test_a_reset_reaches_what_waits_in_a_pipe(hand: Board, name: str) -> None:
     assert hand.pipes._made == 0
 
 
-@with_and_without_pipes
-@both_ways
-def test_what_waits_for_one_who_has_broken_off_unheard_ends_the_relay(
-    pipes: int, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_kept_for_one_who_has_broken_off_unheard_ends_the_relay(hand: Board) -> None:
     """Room to write is what epoll tells of a reset as well: the write tells the rest."""
-    with board(pipes) as hand:
-        joined = hand.join(BUFFER)
-        slow, fast = joined.far(name)
-        slow.reading = False
-        for _ in range(200):
-            fast.send(bytes(4000))
-            hand.turn()
-        hand.settle()
-        slow.reset()
-        side = joined.line._client if name == "client" else joined.line._target
-        side.hear(line_module.EPOLLOUT)
-        assert joined.ended_by == name
+    joined = hand.join(BUFFER, early=bytes(MIB))
+    joined.target.reading = False
+    hand.settle()
+    joined.target.reset()
+    joined.line._target.hear(line_module.EPOLLOUT)
+    assert joined.ended_by is EndedBy.TARGET
 
 
-def test_a_bug_ends_one_line_and_no_other(hand: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("octets", [pytest.param(0, id="chatter"), pytest.param(MIB, id="bulk")])
+def test_a_bug_ends_one_line_and_no_other(
+    hand: Board, octets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bad, good = hand.join(), hand.join()
     hand.settle()
     finished = line_module.Line.finished
@@ -506,6 +504,7 @@ def test_a_bug_ends_one_line_and_no_other(hand: Board, monkeypatch: pytest.Monke
         finished(line)
 
     monkeypatch.setattr(line_module.Line, "finished", buggy)
+    bad.client.send(bytes(octets))
     bad.client.finish()
     hand.until(lambda: bad.results)
     assert bad.results[0].check(ZeroDivisionError)

@@ -4,6 +4,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from select import EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from typing import cast
 
 import pytest
 from twisted.internet.interfaces import IReadDescriptor
@@ -77,6 +78,9 @@ class Load:
         self.left = left
         self.told = told
         board.haul(self)
+
+    def fail(self, failure: Failure) -> None:
+        self.failed = failure
 
     def haul(self, share: int) -> int:
         self.told.append(self)
@@ -234,6 +238,17 @@ def test_whoever_chats_is_heard_between_two_turns_of_bulk(
     ear.then = lambda: ear.heard.append(load.left)
     reactor.turn()
     assert ear.heard == [EPOLLOUT, before]
+
+
+def test_a_bug_in_bulk_is_told_to_whom_it_belongs_and_the_others_go_on(
+    board: Switchboard,
+) -> None:
+    told: list[Load] = []
+    bad, good = (Load(board, MIB, told) for _ in range(2))
+    bad.left = cast("int", None)
+    board.doRead()
+    assert bad.failed.check(TypeError)
+    assert good.left == 0
 
 
 def test_there_is_one_call_for_all_that_is_left(board: Switchboard, reactor: HandReactor) -> None:
