@@ -11,6 +11,7 @@ import os
 import random
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -247,12 +248,50 @@ def test_however_many_do_not_read_what_they_leave_here_is_bounded(pipes: int) ->
         assert hand.pipes._made == len(hand.pipes._idle)
 
 
-def test_chatter_that_is_not_read_is_bounded_for_all_together(
+def test_chatter_that_is_not_read_is_kept_to_the_size_of_one_read(hand: Board) -> None:
+    joined = hand.join(BUFFER)
+    joined.client.reading = False
+    message = noise(7, 1500)
+    sent = 0
+    while not hand.switchboard.kept:
+        sent += 1
+        joined.target.send(message)
+        joined.target.turn()
+        hand.switchboard.doRead()
+    assert hand.switchboard.kept <= CHATTER
+    joined.client.reading = True
+    hand.until(lambda: len(joined.client.received) == sent * len(message))
+    assert joined.client.received == message * sent
+    assert hand.switchboard.kept == 0
+
+
+def test_chatter_may_find_no_room_at_all(hand: Board) -> None:
+    """Though epoll has said so: of another socket, which had the number."""
+    client, client_far = hand.end(BUFFER)
+    target, target_far = hand.end(BUFFER)
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += target.transport.getHandle().send(bytes(1000))  # type: ignore[attr-defined]
+    target_far.reading = False
+    joined = Joined(hand, client, client_far, target, target_far)
+    hand.joined.append(joined)
+    joined.line.join(b"")
+    hand.settle()
+    joined.line._target.hear(line_module.EPOLLOUT)
+    client_far.send(b"ping")
+    hand.until(lambda: hand.switchboard.kept == 4)
+    target_far.reading = True
+    hand.until(lambda: len(target_far.received) == filled + 4)
+    assert target_far.received[filled:] == b"ping"
+
+
+def test_when_memory_is_crowded_no_more_is_kept(
     hand: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many: beyond it, octets stay where they are, in the kernel."""
-    monkeypatch.setattr(line_module, "_CROWDED", 5_000)
-    stalled = [hand.join(BUFFER) for _ in range(12)]
+    """However many do not read: octets stay where they are, in the kernel."""
+    monkeypatch.setattr(line_module, "_CROWDED", -1)
+    stalled = [hand.join(BUFFER) for _ in range(4)]
     message = noise(7, 1000)
     sent = 0
     for joined in stalled:
@@ -263,12 +302,38 @@ def test_chatter_that_is_not_read_is_bounded_for_all_together(
             joined.target.send(message)
             joined.target.turn()
         hand.turn()
-    hand.settle()
-    assert 5_000 < hand.switchboard.kept <= 5_000 + CHATTER
+        assert hand.switchboard.kept == 0
     for joined in stalled:
         joined.client.reading = True
     hand.until(lambda: all(len(joined.client.received) == sent * 1000 for joined in stalled))
     assert all(joined.client.received == message * sent for joined in stalled)
+
+
+def test_when_memory_is_crowded_chatter_takes_no_pipe_either(
+    hand: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line_module, "_CROWDED", -1)
+    joined = hand.join()
+    for count in range(1, 10):
+        joined.client.send(b"ping")
+        hand.until(lambda n=count: joined.target.received == b"ping" * n)
+    assert hand.pipes._made == 0
+
+
+def test_what_is_in_a_pipe_leaves_though_nothing_follows(hand: Board) -> None:
+    joined = hand.join(BUFFER)
+    joined.client.reading = False
+    joined.target.send(bytes(4 * MIB))
+    hand.settle()
+    source = joined.line._target
+    waiting, source.readable = source.piped, False  # as if that had been all
+    assert waiting
+    hand.reactor.advance(100)
+    joined.client.reading = True
+    joined.client.turn()
+    hand.switchboard.doRead()
+    assert source.piped < waiting
+    assert joined.line.moved == 100
 
 
 @both_ways
@@ -354,20 +419,25 @@ def test_an_event_may_be_about_nothing(hand: Board) -> None:
 def test_a_stream_moves_one_share_before_it_is_anothers_turn(
     pipes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    size, share = 4096, 10_000
+    monkeypatch.setattr(line_module, "_CHATTER", memoryview(bytearray(size)))
+    monkeypatch.setattr(line_module, "_BUFFER", memoryview(bytearray(size)))
+    monkeypatch.setattr(line_module, "SIZE", size)
+    monkeypatch.setattr("socksd.relay.switchboard._SHARE", share)
+    moved: list[int] = []
+    haul = line_module._Side.haul
+
+    def hauled(side: line_module._Side, share: int) -> int:
+        moved.append(haul(side, share))
+        return moved[-1]
+
+    monkeypatch.setattr(line_module._Side, "haul", hauled)
     with board(pipes) as hand:
         joined = hand.join()
-        joined.target.send(bytes(8 * MIB))
         hand.settle()
-        moved: list[int] = []
-        haul = line_module._Side.haul
-
-        def hauled(side: line_module._Side, share: int) -> int:
-            moved.append(haul(side, share))
-            return moved[-1]
-
-        monkeypatch.setattr(line_module._Side, "haul", hauled)
-        hand.until(lambda: len(joined.client.received) == 8 * MIB)
-        assert all(count <= 2 * MIB for count in moved)
+        joined.target.send(bytes(MIB))
+        hand.until(lambda: len(joined.client.received) == MIB)
+    assert share <= max(moved) < share + size
 
 
 # -- the end, by a reset ------------------------------------------------------
@@ -392,6 +462,32 @@ def first_then(hand: Board, *steps: Callable[[], object]) -> None:
     for step in steps:
         step()
     hand.switchboard.doRead()
+
+
+@both_ways
+def test_a_reset_is_passed_on_though_nothing_else_can_be(hand: Board, name: str) -> None:
+    """The other does not read, and has said nothing that could not be written now."""
+    joined = hand.join(BUFFER)
+    gone, other = joined.far(name)
+    other.reading = False
+    gone.send(bytes(4 * MIB))
+    hand.settle()
+    gone.reset()
+    hand.settle()
+    assert joined.ended_by == name
+    assert other.error == errno.ECONNRESET
+
+
+@both_ways
+def test_a_reset_after_fin_is_passed_on_though_nobody_writes(hand: Board, name: str) -> None:
+    joined = hand.join()
+    gone, other = joined.far(name)
+    gone.finish()
+    hand.until(lambda: other.ended)
+    gone.reset()
+    hand.until(lambda: other.error)
+    assert joined.ended_by == name
+    assert other.error in (errno.EPIPE, errno.ECONNRESET)  # EPIPE: it has read FIN before
 
 
 @both_ways
