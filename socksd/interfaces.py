@@ -116,8 +116,37 @@ class IEnd(Interface):
     def carried_by(carrier: ICarrier) -> None:
         """From now on tell *carrier*, beginning with what it has missed."""
 
+    def send(octets: bytes) -> None:
+        """Send, without waiting for the reactor if that is possible."""
+
     def finish_writing() -> None:
         """Send FIN behind what is still to be sent, and read on."""
+
+
+class IWatched(Interface):
+    """Who wants to know what happens to a socket."""
+
+    def hear(events: int) -> None:
+        """Hear what has become true, in the bits of epoll(7)."""
+
+    def fail(failure: Failure) -> None:
+        """Hear that hear() has raised, which is a bug."""
+
+
+class ISwitchboard(Interface):
+    """Watches sockets of its own beside the reactor's, for much less."""
+
+    def watch(descriptor: int, watched: IWatched) -> None:
+        """
+        Tell *watched* what happens to a socket, beginning with what is true now.
+
+        It is told once, when it becomes true, and not for as long as it is:
+        whoever is told that there is something to read has to read until
+        there is nothing.
+        """
+
+    def forget(descriptor: int) -> None:
+        """Tell no more; to be said before the socket is closed."""
 
 
 class EndedBy(StrEnum):

@@ -20,6 +20,7 @@ from socksd.app.endpoints import listening_endpoint
 from socksd.app.reload import IReactorReloading, Reloader, Source
 from socksd.app.service import Entrance, Gateway, Generation, Part
 from socksd.egress.cache import CachingResolver
+from socksd.egress.dial import DialEndpoint
 from socksd.egress.direct import DirectEgress
 from socksd.egress.resolve import IReactorResolving, resolver_from
 from socksd.errors import ConfigError, Problem
@@ -32,7 +33,7 @@ from socksd.observe.fanout import observers
 from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
 from socksd.observe.refusals import Refusals
-from socksd.relay.pump import Pump
+from socksd.relay.choose import choose, switchboard
 from socksd.server.door import Door
 from socksd.server.protocol import Sessions
 from socksd.server.runtime import Runtime
@@ -92,13 +93,21 @@ def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool)
 
 
 def build(
-    config: Config, reactor: IReactor, lasting: Lasting, running: Sequence[Part] = ()
+    config: Config,
+    reactor: IReactor,
+    lasting: Lasting,
+    running: Sequence[Part] = (),
+    *,
+    switched: bool = True,
 ) -> Generation:
     """
     Make what *config* describes ready to serve; nothing listens or runs yet.
 
     What outlives configurations is *lasting*. Of the parts that are *running*
     those that would be made of the same are used again, with what they remember.
+
+    Connecting and relaying is done beside the reactor, where that is possible;
+    not *switched*, as for tests, it is left to Twisted's own transports.
 
     Raises:
         ConfigError: With all that is wrong and only shows now: endpoints,
@@ -129,6 +138,7 @@ def build(
         ("resolver", config.resolver, config.deadlines.resolve),
         lambda: Part(stop=resolver.stop, what=resolver),
     )
+    board = part(("switchboard", switched), partial(_switchboard, reactor, switched))
     part("log", lambda: Part(stop=lasting.people.close))
     listening: list[Observer] = [
         lasting.people,
@@ -158,8 +168,14 @@ def build(
         authenticator=authenticator,
         policy=policy,
         resolver=resolver,
-        egress=DirectEgress(reactor, deadlines.connect),
-        relay=partial(Pump, clock=reactor, idle=deadlines.idle, linger=deadlines.linger),
+        egress=DirectEgress(
+            reactor,
+            deadlines.connect,
+            partial(DialEndpoint, reactor, board) if board is not None else None,
+        ),
+        relay=partial(
+            choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
+        ),
         observer=observers(*listening),
         deadlines=Deadlines(**attrs.asdict(deadlines)),
         early_data=config.limits.early_data,
@@ -171,6 +187,11 @@ def build(
     )
     rules = tuple((rule.id, rule.action.value) for rule in policy.rules)
     return Generation(config, rules, entrances, runtime, tuple(parts))
+
+
+def _switchboard(reactor: IReactor, switched: bool) -> Part:
+    board = switchboard(reactor) if switched else None
+    return Part() if board is None else Part(board.start, board.stop, board)
 
 
 def _endpoints(

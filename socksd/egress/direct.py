@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import IPv4Address
 
 from twisted.internet.defer import Deferred, fail
@@ -34,10 +35,14 @@ class IReactorConnecting(IReactorTCP, IReactorTime):
     """What connecting takes of the reactor."""
 
 
+# Gives the endpoint of exactly this address and port.
+EndpointAt = Callable[[IPAddress, int], IStreamClientEndpoint]
+
+
 def tcp_endpoint(
     reactor: IReactorConnecting, address: IPAddress, port: int, timeout: float
 ) -> IStreamClientEndpoint:
-    """Give the endpoint of exactly this address: nothing is looked up."""
+    """Give Twisted's endpoint of exactly this address: nothing is looked up."""
     kind = TCP4ClientEndpoint if isinstance(address, IPv4Address) else TCP6ClientEndpoint
     return kind(reactor, str(address), port, timeout)
 
@@ -49,11 +54,20 @@ class DirectEgress:
 
     Args:
         timeout: Seconds until all addresses of a destination are given up.
+        endpoint_at: How to connect to an address, if not by Twisted's endpoints.
     """
 
-    def __init__(self, reactor: IReactorConnecting, timeout: float) -> None:
+    def __init__(
+        self,
+        reactor: IReactorConnecting,
+        timeout: float,
+        endpoint_at: EndpointAt | None = None,
+    ) -> None:
         self._reactor = reactor
         self._timeout = timeout
+        # Given the whole timeout, so that the race's own deadline is the one
+        # that ends an attempt, and not the endpoint's default.
+        self._endpoint_at = endpoint_at or partial(tcp_endpoint, reactor, timeout=timeout)
 
     def connect(
         self, destination: Destination, addresses: Sequence[IPAddress], factory: IProtocolFactory
@@ -70,12 +84,7 @@ class DirectEgress:
         if not addresses:
             return fail(Refused(ReplyCode.HOST_UNREACHABLE, "no address to connect to"))
         tried = interleave(addresses)[:MOST_ADDRESSES]
-        endpoints = [
-            # Given the whole timeout, so that the race's own deadline is the
-            # one that ends an attempt, and not the endpoint's default.
-            tcp_endpoint(self._reactor, address, destination.port, self._timeout)
-            for address in tried
-        ]
+        endpoints = [self._endpoint_at(address, destination.port) for address in tried]
         return race(endpoints, factory, self._reactor, self._timeout).addErrback(_refused, tried)
 
 

@@ -44,19 +44,19 @@ async def connect(session: Session, request: Request) -> None:
         Refused: With what the client is to be told.
     """
     if request.destination == WHY:
-        await why(session)
+        why(session)
         return
     facts = session.facts.asking(Command.CONNECT, request.destination)
     decision = session.ask(facts)  # before any lookup: a denied name is never looked up
     if decision.verdict is Verdict.DENY:
-        raise Refused(ReplyCode.NOT_ALLOWED, f"rule {decision.rule}")
+        raise _denied(decision)
     if facts.address is not None:
         permitted = {facts.address: decision}
     else:
         permitted = await _resolve(session, facts, str(request.destination.host))
     target = await _dial(session, request.destination, permitted)
     try:
-        await session.relay(target, Destination(*_address(target.transport.getHost())))
+        session.relay(target, Destination(*_address(target.transport.getHost())))
     except Exception:
         target.transport.abortConnection()
         raise
@@ -88,7 +88,7 @@ async def _resolve(session: Session, facts: Facts, name: str) -> dict[IPAddress,
     session.judged = tuple(islice(listed, _LISTED))
     session.unlisted = len(answers) - len(session.judged)
     if not permitted:
-        raise Refused(ReplyCode.NOT_ALLOWED, f"rule {session.decision.rule}")
+        raise _denied(session.decision)
     return permitted
 
 
@@ -119,6 +119,11 @@ async def _dial(
     session.address, session.decision = address, permitted[address]
     session.tell(Connected(session.number, address, clock.seconds() - started))
     return target
+
+
+def _denied(decision: Decision) -> Refused:
+    detail = f" ({decision.detail})" if decision.detail else ""
+    return Refused(ReplyCode.NOT_ALLOWED, f"rule {decision.rule}{detail}")
 
 
 def _address(peer: IAddress) -> tuple[IPAddress, int]:

@@ -7,6 +7,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -23,7 +24,7 @@ class End(Protocol):
     has sent FIN, or is gone, is told to every new carrier.
     """
 
-    __slots__ = ("_carrier", "_kept", "_loss", "_paused", "_read_ended")
+    __slots__ = ("_carrier", "_kept", "_loss", "_paused", "_read_ended", "_waiting")
 
     transport: IEndTransport
 
@@ -32,6 +33,7 @@ class End(Protocol):
         self._kept = b""
         self._paused = False  # by us, and not by a carrier
         self._read_ended = False
+        self._waiting = False  # octets in the transport's buffer, as far as we know
         self._loss: Failure | None = None
 
     def carried_by(self, carrier: ICarrier) -> None:
@@ -52,6 +54,30 @@ class End(Protocol):
             carrier.read_ended()
         if loss is not None and self._carrier is carrier:
             carrier.lost(loss)
+
+    def send(self, octets: bytes) -> None:
+        """
+        Send, at once if the kernel takes it.
+
+        A few octets of the dialogue always fit. Through a transport they take
+        another turn of the reactor, and two epoll_ctl(2).
+        """
+        transport = self.transport
+        if (
+            not self._waiting
+            and isinstance(transport, Connection)
+            and transport.connected
+            and not transport.TLS
+        ):
+            try:
+                sent = transport.getHandle().send(octets)
+            except OSError:  # no room, or worse: the transport will find out
+                sent = 0
+            if sent == len(octets):
+                return
+            octets = octets[sent:]
+        self._waiting = True
+        transport.write(octets)
 
     def finish_writing(self) -> None:
         """Send FIN behind what is still to be sent, and read on; with TLS, close_notify."""

@@ -37,7 +37,7 @@ _HEAD_ENDS = re.compile(rb"\r?\n\r?\n")
 _PREFERS = re.compile(rb"^accept:.*?(text/html|text/plain)", re.IGNORECASE | re.MULTILINE)
 
 
-async def why(session: Session) -> None:
+def why(session: Session) -> None:
     """Carry out a CONNECT to the reserved name: whoever gets this far may ask about itself."""
     facts, runtime = session.facts, session.runtime
     user = facts.principal.name if facts.principal else None
@@ -49,7 +49,7 @@ async def why(session: Session) -> None:
         runtime.clock,
         runtime.deadlines.handshake,
     )
-    await session.carry(page)
+    session.carry(page)
 
 
 @implementer(IRelay, ICarrier)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -17,9 +18,11 @@ from twisted.names import authority, dns, server
 
 from socksd.address import Destination
 from socksd.codes import ReplyCode
+from socksd.egress.dial import DialEndpoint
 from socksd.egress.direct import DirectEgress
 from socksd.egress.resolve import resolver_from
 from socksd.errors import Refused
+from socksd.relay.switchboard import Switchboard
 from tests.egress.fakes import TargetFactory, a, aaaa, cname
 
 LOOPBACK = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
@@ -68,11 +71,21 @@ def closed_port(version: int) -> int:
         return port
 
 
+@pytest.fixture(params=["by Twisted", "on a switchboard"])
+def direct(request: pytest.FixtureRequest) -> Iterator[DirectEgress]:
+    if request.param == "by Twisted":
+        yield DirectEgress(reactor, 5.0)
+        return
+    board = Switchboard(reactor)
+    board.start()
+    yield DirectEgress(reactor, 5.0, partial(DialEndpoint, reactor, board))
+    board.stop()
+
+
 @pytest.mark.parametrize("version", FAMILIES)
 @pytest_twisted.ensureDeferred
-async def test_a_listening_port_is_reached(version: int) -> None:
+async def test_a_listening_port_is_reached(version: int, direct: DirectEgress) -> None:
     async with listening(version) as port:
-        direct = DirectEgress(reactor, 5.0)
         there = Destination("here.example", port)
         protocol: Any = await direct.connect(there, [LOOPBACK[version]], TargetFactory())
         peer = protocol.transport.getPeer()
@@ -82,8 +95,7 @@ async def test_a_listening_port_is_reached(version: int) -> None:
 
 @pytest.mark.parametrize("version", FAMILIES)
 @pytest_twisted.ensureDeferred
-async def test_a_closed_port_is_refused(version: int) -> None:
-    direct = DirectEgress(reactor, 5.0)
+async def test_a_closed_port_is_refused(version: int, direct: DirectEgress) -> None:
     there = Destination("here.example", closed_port(version))
     with pytest.raises(Refused) as raised:
         await direct.connect(there, [LOOPBACK[version]], TargetFactory())
@@ -92,11 +104,12 @@ async def test_a_closed_port_is_refused(version: int) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_address_that_answers_is_found_behind_those_that_refuse() -> None:
+async def test_the_address_that_answers_is_found_behind_those_that_refuse(
+    direct: DirectEgress,
+) -> None:
     async with listening(4) as port:
         refusing = [IPv4Address(f"127.0.0.{number}") for number in range(2, 9)]
         before = reactor.seconds()
-        direct = DirectEgress(reactor, 5.0)
         there = Destination("here.example", port)
         protocol: Any = await direct.connect(there, [*refusing, LOOPBACK[4]], TargetFactory())
         assert protocol.transport.getPeer().host == "127.0.0.1"

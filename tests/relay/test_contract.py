@@ -14,9 +14,9 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,10 @@ from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
 from socksd.interfaces import EndedBy, IEnd, IRelay, Tally
+from socksd.relay.line import Line
+from socksd.relay.pipes import Pipes
 from socksd.relay.pump import Pump
+from socksd.relay.switchboard import Switchboard
 from socksd.server.ends import End
 
 IDLE = 900.0
@@ -44,10 +47,36 @@ BUFFER = 1 << 16  # what the sockets are given, where memory is measured
 RelayFactory = Callable[[IEnd, IEnd, IReactorTime, float, float], IRelay]
 
 
-@pytest.fixture(params=[pytest.param(Pump, id="pump")])
-def relay_factory(request: pytest.FixtureRequest) -> RelayFactory:
-    factory: RelayFactory = request.param
-    return factory
+@contextmanager
+def pumps() -> Iterator[RelayFactory]:
+    yield Pump
+
+
+@contextmanager
+def lines(pipes: int = 4) -> Iterator[RelayFactory]:
+    """Lines on a switchboard each: a test's clock is its relay's."""
+    boards = []
+
+    def line(client: IEnd, target: IEnd, clock: IReactorTime, idle: float, linger: float) -> IRelay:
+        boards.append(Switchboard(reactor, clock, Pipes(pipes)))
+        boards[-1].start()
+        return Line(boards[-1], client, target, idle, linger)
+
+    yield line
+    for board in boards:
+        board.stop()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(pumps, id="pump"),
+        pytest.param(lines, id="line"),
+        pytest.param(partial(lines, pipes=0), id="line without a pipe"),
+    ]
+)
+def relay_factory(request: pytest.FixtureRequest) -> Iterator[RelayFactory]:
+    with request.param() as factory:
+        yield factory
 
 
 class Far:
@@ -737,7 +766,7 @@ async def test_any_schedule_ends_as_the_model_says(relay_factory: RelayFactory, 
 _ODDS = [40, 15, 38, 3, 2, 2]
 
 
-# -- transports with ways of their own (the pump takes them all) --------------
+# -- transports with ways of their own (the pump takes them all, a line unix) --
 
 
 # Twisted's own, about how it uses pyOpenSSL.
@@ -846,7 +875,9 @@ async def test_over_tls_a_reset_and_an_abort_are_resets() -> None:
         assert r.tally.ended_by is EndedBy.US
 
 
-async def test_a_client_on_a_unix_socket_half_closes(tmp_path: Path) -> None:
+async def test_a_client_on_a_unix_socket_half_closes(
+    relay_factory: RelayFactory, tmp_path: Path
+) -> None:
     path = str(tmp_path / "socks")
 
     def connect(_: object) -> socket.socket:
@@ -856,7 +887,7 @@ async def test_a_client_on_a_unix_socket_half_closes(tmp_path: Path) -> None:
 
     client, client_far = await accepted(lambda factory: reactor.listenUNIX(path, factory), connect)
     target, target_far = await dialled(None)
-    async with joined(Pump, client, Far(client_far), target, Far(target_far)) as r:
+    async with joined(relay_factory, client, Far(client_far), target, Far(target_far)) as r:
         r.client.send(noise(12, MIB))
         r.client.finish()
         await r.until(lambda: r.target.ended)

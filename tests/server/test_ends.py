@@ -14,6 +14,8 @@ from zope.interface.verify import verifyObject
 from socksd.interfaces import ICarrier, IEnd
 from socksd.server.ends import End
 from tests.fakes import FakeTransport
+from tests.relay.hand import board
+from tests.relay.test_contract import BUFFER, noise
 
 
 @implementer(ICarrier)
@@ -193,3 +195,71 @@ def test_finish_writing_leaves_it_to_tls_to_close_its_direction(
     end.finish_writing()
     assert not transport.fin
     assert transport.gone == "closed"
+
+
+# -- sending ------------------------------------------------------------------
+
+
+def test_octets_leave_at_once_over_a_plain_socket() -> None:
+    """Not in the next turn of the reactor."""
+    with board() as hand:
+        end, far = hand.end()
+        end.send(b"\x05\x00")
+        far.turn()
+        assert far.received == b"\x05\x00"
+        assert not hand.reactor.writers
+        end.transport.abortConnection()
+        hand.reactor.turn()
+        far.close()
+
+
+def test_what_the_kernel_does_not_take_leaves_in_order() -> None:
+    with board() as hand:
+        end, far = hand.end(BUFFER)
+        far.reading = False
+        octets = noise(1, 1 << 20)
+        end.send(octets)
+        far.reading = True
+        far.turn()  # there is room again, which is not for those who come later
+        end.send(b"the last")
+        for _ in range(1000):
+            far.turn()
+            for writer in list(hand.reactor.writers):
+                writer.doWrite()
+        assert far.received == octets + b"the last"
+        end.transport.abortConnection()
+        hand.reactor.turn()
+        far.close()
+
+
+def test_what_is_sent_to_one_who_has_broken_off_is_left_to_the_transport() -> None:
+    with board() as hand:
+        end, far = hand.end()
+        far.reset()
+        end.send(b"anybody there?")
+        (writer,) = hand.reactor.writers
+        assert isinstance(writer.doWrite(), ConnectionLost)
+        end.transport.abortConnection()
+        hand.reactor.turn()
+        end.send(b"hello?")
+
+
+def test_other_transports_are_written_to(end: End, transport: FakeTransport) -> None:
+    end.send(b"\x05")
+    end.send(b"\x00")
+    assert transport.sent == b"\x05\x00"
+
+
+def test_over_tls_it_is_tls_that_is_written_to() -> None:
+    with board() as hand:
+        end, far = hand.end()
+        end.transport.TLS = True  # type: ignore[attr-defined]  # as startTLS() does
+        written: list[bytes] = []
+        end.transport.write = written.append  # type: ignore[method-assign, assignment]
+        end.send(b"secret")
+        far.turn()
+        assert (written, far.received) == ([b"secret"], b"")
+        del end.transport.TLS  # type: ignore[attr-defined]
+        end.transport.abortConnection()
+        hand.reactor.turn()
+        far.close()

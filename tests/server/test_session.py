@@ -831,6 +831,36 @@ def test_a_relay_with_a_bug_leaves_no_connection_behind(
     logged_errors.clear()
 
 
+def test_a_relay_that_does_not_begin_leaves_no_connection_behind(
+    world: World, logged_errors: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def join(relay: object, early: bytes) -> None:
+        raise ZeroDivisionError
+
+    client = world.connect()
+    client.receive(GREETING + LITERAL)
+    monkeypatch.setattr("tests.server.world.FakeRelay.join", join)
+    target = world.egress.answer("198.51.100.7")
+    assert target.gone == "reset"
+    client.receive_fin()
+    assert the_end(world).outcome is Outcome.ERROR
+    assert len(logged_errors) == 1
+    logged_errors.clear()
+
+
+def test_a_relay_with_a_bug_may_have_closed_both(world: World, logged_errors: list[Any]) -> None:
+    client = world.connect()
+    client.receive(GREETING + LITERAL)
+    target = world.egress.answer("198.51.100.7")
+    for transport in (client, target):
+        transport.protocol.carried_by(Deaf())  # type: ignore[attr-defined]
+        transport.receive_reset()
+    world.relays[0].done.errback(Failure(ZeroDivisionError()))
+    assert the_end(world).outcome is Outcome.ERROR
+    assert len(logged_errors) == 1
+    logged_errors.clear()
+
+
 def test_a_bug_met_while_the_client_leaves_is_logged(
     world: World, logged_errors: list[Any]
 ) -> None:

@@ -1,0 +1,501 @@
+"""
+The relay for Linux: two sockets, taken from their transports, on a switchboard.
+
+Chatter is received into one buffer that all lines share, and sent. What does
+not fit there is bulk, and waits for its turn: splice(2) moves it through a
+pipe, which is lent for as long as octets are in it. Where no pipe is to be
+had, the shared buffer does: octets are peeked at, sent, and then dropped from
+the socket, as many as were taken.
+
+So an idle line is two descriptors and no buffer. What a reader that is too
+slow leaves here is one read of chatter, or one pipe, or nothing; and all of
+them together hold ``_CROWDED`` octets in memory and ``Pipes`` pipes.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from os import SPLICE_F_MOVE, SPLICE_F_NONBLOCK, splice
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from socket import (
+    IPPROTO_TCP,
+    MSG_PEEK,
+    MSG_TRUNC,
+    SHUT_WR,
+    SO_ERROR,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    socket,
+)
+from typing import cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IPullProducer
+from twisted.internet.protocol import connectionDone
+from twisted.internet.tcp import Connection
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, IWatched, Tally
+from socksd.relay.pipes import SIZE, Pipe
+from socksd.relay.switchboard import Switchboard
+
+_BUFFER = memoryview(bytearray(256 << 10))  # nothing in it outlives the call that has put it there
+_CHATTER = _BUFFER[: 16 << 10]  # one read; filled, it is taken for bulk
+_BULK = 64 << 10  # what a share has to move for its direction to stay bulk
+
+# With so many octets in memory, reads leave where they are what cannot be sent.
+_CROWDED = 8 << 20
+
+_HUNG = EPOLLRDHUP | EPOLLHUP | EPOLLERR
+_READABLE = EPOLLIN | _HUNG
+_SPLICE = SPLICE_F_NONBLOCK | SPLICE_F_MOVE
+_NO_SPLICE = {errno.EINVAL, errno.ENOSYS, errno.EPERM}  # a sandbox that forbids it
+
+_ABORTED = Failure(ConnectionAborted())
+
+
+@implementer(IRelay)
+class Line:
+    """
+    Carry octets between two ends whose transports are plain sockets.
+
+    The transports are parked: the reactor knows nothing of their sockets until
+    they are closed, by ``connectionLost``, as the reactor would do it.
+
+    Args:
+        idle: Seconds after which a relay that is open both ways ends when
+            nothing has moved in either direction.
+        linger: The same once one direction has ended.
+
+    Attributes:
+        moved: When some octets last did.
+        over: Ended; nothing is left to be done.
+    """
+
+    __slots__ = ("_board", "_client", "_done", "_idle", "_linger", "_target", "moved", "over")
+
+    def __init__(
+        self, board: Switchboard, client: IEnd, target: IEnd, idle: float, linger: float
+    ) -> None:
+        self._board = board
+        self._idle = idle
+        self._linger = linger
+        self._client = _Side(client, EndedBy.CLIENT, self, board)
+        self._target = _Side(target, EndedBy.TARGET, self, board)
+        self._client.other = self._target
+        self._target.other = self._client
+        self._done: Deferred[Tally] = Deferred()
+        self.moved = 0.0
+        self.over = False
+
+    @property
+    def up(self) -> int:
+        """Octets from the client so far."""
+        return self._client.octets
+
+    @property
+    def down(self) -> int:
+        """Octets from the target so far."""
+        return self._target.octets
+
+    def join(self, early: bytes) -> Deferred[Tally]:
+        """Take both ends over; see :class:`~socksd.interfaces.IRelay`."""
+        self.moved = self._board.seconds()
+        self._board.add(self, self.moved + self._idle)
+        if early:
+            self._client.data_received(early)
+        sides = self._client, self._target
+        for side in sides:
+            side.end.carried_by(side)
+        for side in sides:
+            side.park()
+        return self._done
+
+    def abort(self) -> None:
+        """Reset both connections now."""
+        self.close(EndedBy.US)
+
+    def look(self, now: float) -> float:
+        """End a relay in which nothing moves; give the time to look again."""
+        half_closed = self._client.ended or self._target.ended
+        due = self.moved + (self._linger if half_closed else self._idle)
+        if due <= now:
+            self.close(EndedBy.LINGER if half_closed else EndedBy.IDLE)
+        return due
+
+    # -- what its sides tell -------------------------------------------------
+
+    def read_ended(self) -> None:
+        """From now on it is the linger time that counts."""
+        self.moved = self._board.now
+        self._board.due(self.moved + self._linger)
+
+    def finished(self) -> None:
+        """One side has been sent FIN; the second one ends the relay."""
+        if self._client.finished and self._target.finished:
+            self.close(EndedBy.BOTH)
+
+    def close(self, cause: EndedBy) -> None:
+        """Close both connections, the first time."""
+        if not self.over:
+            self._hang_up(cause)
+            self._done.callback(Tally(self.up, self.down, cause))
+
+    def fail(self, failure: Failure) -> None:
+        """End by a bug, for whoever waits to report it."""
+        if not self.over:
+            self._hang_up(EndedBy.US)
+            self._done.errback(failure)
+
+    def _hang_up(self, cause: EndedBy) -> None:
+        self.over = True
+        self._board.remove(self)
+        for side in (self._client, self._target):
+            # Who has been sent FIN may still have octets to come, in the
+            # kernel: a reset would take them away. But who sends on has to
+            # learn that it is for nothing, unless all it does is linger.
+            side.close(in_order=side.finished and (side.ended or cause is EndedBy.LINGER))
+
+
+@implementer(ICarrier, IWatched, IPullProducer)
+class _Side:
+    """
+    One of the two sockets, and what is under way from it to the other.
+
+    Attributes:
+        octets: How many have arrived here.
+        readable: There may be something to read, FIN and errors included.
+        writable: There may be room to write to.
+        hung: The peer has sent FIN, or worse: to be read on for until it shows.
+        kept: Octets from here that the other could not take, in memory.
+        piped: How many of them are in the pipe.
+        bulk: More has come at once than chatter would.
+        queued: Bulk that waits for its turn.
+        ended: FIN has been read.
+        finished: FIN has been sent, behind all that the other had to say.
+        gone: The connection is lost.
+    """
+
+    __slots__ = (
+        "_board",
+        "_draining",
+        "_line",
+        "_pipe",
+        "bulk",
+        "descriptor",
+        "end",
+        "ended",
+        "finished",
+        "gone",
+        "hung",
+        "kept",
+        "name",
+        "octets",
+        "other",
+        "piped",
+        "queued",
+        "readable",
+        "sock",
+        "transport",
+        "writable",
+    )
+
+    other: _Side
+
+    def __init__(self, end: IEnd, name: EndedBy, line: Line, board: Switchboard) -> None:
+        self._line = line
+        self._board = board
+        self._draining = False
+        self._pipe: Pipe | None = None
+        self.end = end
+        self.name = name
+        self.transport = cast("Connection", end.transport)
+        self.sock: socket = self.transport.getHandle()
+        self.descriptor = -1
+        self.octets = 0
+        self.readable = self.writable = self.hung = False
+        self.kept = b""
+        self.piped = 0
+        self.bulk = self.queued = False
+        self.ended = self.finished = self.gone = False
+
+    # -- from the transport to the switchboard, and back ---------------------
+
+    def data_received(self, octets: bytes) -> None:
+        """Take what had arrived before us."""
+        self.octets += len(octets)
+        self._keep(octets)
+
+    def read_ended(self) -> None:
+        """Hear of a FIN before us; the socket tells of it again."""
+
+    def lost(self, reason: Failure) -> None:
+        """Hear that the connection is gone: by us, or by someone's abortConnection()."""
+        self.gone = True
+        self._line.close(self.name)
+
+    def park(self) -> None:
+        """Take the socket out of the reactor, once all has left that was written before."""
+        if self.gone:
+            return
+        transport = self.transport
+        transport.stopReading()
+        # Nobody but these two tells whether all of it has left already.
+        if not transport.dataBuffer and not transport._tempDataBuffer:
+            self._plug_in()
+            return
+        # As a pull producer we are asked for more when it has.
+        transport.registerProducer(self, False)
+        self._draining = True
+        if transport.doWrite() is not None:
+            # A reset; told once, it will look like FIN from now on.
+            self._line.close(self.name)
+
+    def resumeProducing(self) -> None:
+        """All that was written before has left: from now on the socket is ours."""
+        if self._draining:  # registering asks once, too
+            self._draining = False
+            self.transport.unregisterProducer()
+            self._plug_in()
+
+    def _plug_in(self) -> None:
+        with suppress(OSError):  # a unix socket
+            # What has come in pieces is passed on in pieces: to wait for more
+            # (Nagle) would add the far side's delayed ACK to each.
+            self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        self.descriptor = self.sock.fileno()
+        self._board.watch(self.descriptor, self)
+
+    def stopProducing(self) -> None:
+        """Do nothing: lost() will be told."""
+
+    def close(self, *, in_order: bool) -> None:
+        """Give back what we hold, and let the transport close the socket; or reset it."""
+        self._board.kept -= len(self.kept)
+        self.kept = b""
+        if self._pipe is not None:
+            self._board.pipes.discard(self._pipe)
+            self._pipe = None
+        if self.descriptor != -1:
+            self._board.forget(self.descriptor)
+            self.descriptor = -1
+        if not self.gone:
+            self.transport.connectionLost(connectionDone if in_order else _ABORTED)
+
+    # -- what the switchboard tells (IWatched) -------------------------------
+
+    def hear(self, events: int) -> None:
+        """Carry what can be carried now, both ways."""
+        if events & _READABLE:
+            self.readable = True
+            if events & _HUNG:
+                self.hung = True
+            self._carry()
+        if events & EPOLLOUT:
+            self.writable = True
+            other = self.other
+            if other.readable or other.kept or other.piped:
+                other._carry()
+        # Not before what has come with the error was passed on. It may be
+        # known already: then SO_ERROR tells nothing.
+        if (
+            events & EPOLLERR
+            and not self._line.over
+            and self.sock.getsockopt(SOL_SOCKET, SO_ERROR) != 0
+        ):
+            self._line.close(self.name)
+
+    def fail(self, failure: Failure) -> None:
+        """End the line by a bug of ours."""
+        self._line.fail(failure)
+
+    # -- from this side to the other -----------------------------------------
+
+    def _carry(self) -> None:
+        """Pass on what waits here, and then chatter; bulk has to wait for its turn."""
+        other = self.other
+        if not other.writable or self._line.over or self.queued or not self._flush():
+            return
+        while self.readable and other.writable and not self.ended:
+            if self.bulk or self._board.kept > _CROWDED:
+                self.queued = True
+                self._board.haul(self)
+                return
+            try:
+                count = self.sock.recv_into(_CHATTER)
+            except BlockingIOError:
+                self.readable = False
+                return
+            except OSError:
+                self._line.close(self.name)
+                return
+            if count == 0:
+                self._read_ended()
+                return
+            self.octets += count
+            self._line.moved = self._board.now
+            try:
+                sent = other.sock.send(_CHATTER[:count])
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._line.close(other.name)
+                return
+            if sent < count:
+                other.writable = False
+                self._keep(_CHATTER[sent:count])
+            if count == len(_CHATTER):
+                self.bulk = True
+            elif not self.hung:
+                # That was all. What comes now is told anew; what has hung up
+                # was told, and FIN may be what comes next.
+                self.readable = False
+
+    def haul(self, share: int) -> int:
+        """Move about *share* octets of bulk; give how many it was."""
+        self.queued = False
+        if self._line.over:
+            return 0
+        before = self.octets
+        # A pipe is for bulk: chatter is here when memory is crowded.
+        pipe = self._board.pipes.take() if self.bulk else None
+        if pipe is None:
+            self._copy(share)
+        else:
+            self._splice(share, pipe)
+        moved = self.octets - before
+        self.bulk = moved >= _BULK
+        if moved:
+            self._line.moved = self._board.now
+        if self.readable and self.other.writable and not self._line.over:
+            self.queued = True
+            self._board.haul(self)
+        return moved
+
+    def _splice(self, share: int, pipe: Pipe) -> None:
+        """Move octets through a pipe, which is empty."""
+        self._pipe = pipe
+        ended = False
+        while share > 0:
+            try:
+                # Into an empty pipe: so it is the socket that would block.
+                count = splice(self.descriptor, pipe.into, SIZE, flags=_SPLICE)
+            except BlockingIOError:
+                self.readable = False
+                break
+            except OSError as error:
+                if error.errno not in _NO_SPLICE:
+                    self._line.close(self.name)
+                    return
+                self._board.pipes.close()
+                break
+            if count == 0:
+                ended = True
+                break
+            self.octets += count
+            share -= count
+            self.piped = count
+            if not self._drain():
+                return
+        self._give_back()
+        if ended:
+            self._read_ended()
+
+    def _copy(self, share: int) -> None:
+        """Move octets through memory, and leave none there."""
+        other = self.other
+        while share > 0 and self.readable and other.writable:
+            try:
+                count = self.sock.recv_into(_BUFFER, 0, MSG_PEEK)
+            except BlockingIOError:
+                self.readable = False
+                return
+            except OSError:
+                self._line.close(self.name)
+                return
+            if count == 0:
+                self._read_ended()
+                return
+            try:
+                sent = other.sock.send(_BUFFER[:count])
+            except BlockingIOError:
+                other.writable = False
+                return
+            except OSError:
+                self._line.close(other.name)
+                return
+            # What was peeked at is there: this only drops it, with TCP without
+            # a copy (tcp(7)).
+            self.sock.recv_into(_BUFFER, sent, MSG_TRUNC)
+            self.octets += sent
+            share -= sent
+            if sent < count:
+                other.writable = False
+            elif count < len(_BUFFER) and not self.hung:
+                self.readable = False
+
+    def _keep(self, octets: bytes | memoryview) -> None:
+        self.kept += octets
+        self._board.kept += len(octets)
+
+    def _flush(self) -> bool:
+        """Pass on what waits here; tell whether all of it has left."""
+        if self.piped:
+            if not self._drain():
+                return False
+            self._give_back()
+        if self.kept:
+            try:
+                sent = self.other.sock.send(self.kept)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._line.close(self.other.name)
+                return False
+            if sent:
+                self._line.moved = self._board.now
+            self.kept = self.kept[sent:]
+            self._board.kept -= sent
+            if self.kept:
+                self.other.writable = False
+                return False
+        return True
+
+    def _drain(self) -> bool:
+        """Pass on what is in the pipe; tell whether all of it has left."""
+        assert self._pipe is not None
+        try:
+            while self.piped:
+                sent = splice(self._pipe.out, self.other.descriptor, self.piped, flags=_SPLICE)
+                self.piped -= sent
+                self._line.moved = self._board.now
+        except BlockingIOError:
+            self.other.writable = False
+            return False
+        except OSError:
+            self._line.close(self.other.name)
+            return False
+        return True
+
+    def _give_back(self) -> None:
+        """Give the pipe back, which is empty."""
+        assert self._pipe is not None
+        self._board.pipes.give(self._pipe)
+        self._pipe = None
+
+    def _read_ended(self) -> None:
+        """Pass FIN on; as nothing is read while something waits, it is the next to leave."""
+        self.ended = True
+        self.readable = False
+        self._line.read_ended()
+        try:
+            if not self.finished:  # else both are done, and closing sends FIN
+                self.other.sock.shutdown(SHUT_WR)
+        except OSError:  # ENOTCONN: it was reset
+            self._line.close(self.other.name)
+        else:
+            self.other.finished = True
+            self._line.finished()

@@ -1,0 +1,326 @@
+"""
+Connecting beside the reactor.
+
+The sockets are real, and turned by hand; what they connect to is here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from typing import Any, cast
+
+import pytest
+from twisted.internet import error
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IConsumer,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    IReactorFDSet,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from socksd.egress.dial import DialEndpoint, Dialled
+from socksd.interfaces import ISwitchboard, IWatched
+from tests.egress.fakes import Target, TargetFactory
+from tests.fakes import outcome
+
+
+@implementer(ISwitchboard)
+class FakeBoard:
+    """A switchboard where something happens when the test says so."""
+
+    def __init__(self) -> None:
+        self.watched: dict[int, IWatched] = {}
+
+    def watch(self, descriptor: int, watched: IWatched) -> None:
+        assert descriptor not in self.watched
+        self.watched[descriptor] = watched
+
+    def forget(self, descriptor: int) -> None:
+        os.fstat(descriptor)  # is still open
+        del self.watched[descriptor]
+
+    def tell(self) -> None:
+        for watched in list(self.watched.values()):
+            watched.hear(0)
+
+
+class FDSet(Clock):
+    """A reactor's sets, and its clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading: set[Any] = set()
+        self.writing: set[Any] = set()
+        self.addReader, self.removeReader = self.reading.add, self.reading.discard
+        self.addWriter, self.removeWriter = self.writing.add, self.writing.discard
+
+
+@pytest.fixture
+def reactor() -> IReactorFDSet:
+    return cast("IReactorFDSet", FDSet())
+
+
+@pytest.fixture
+def board() -> Iterator[FakeBoard]:
+    made = FakeBoard()
+    yield made
+    assert not made.watched
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+Connect = Callable[..., Deferred[IProtocol]]
+
+
+@pytest.fixture
+def connect(reactor: IReactorFDSet, board: FakeBoard, listener: socket.socket) -> Iterator[Connect]:
+    """Connect to the listener, or to another port."""
+    made: list[Deferred[IProtocol]] = []
+
+    def connect_(
+        factory: IProtocolFactory | None = None,
+        port: int = listener.getsockname()[1],
+        address: str = "127.0.0.1",
+    ) -> Deferred[IProtocol]:
+        endpoint = DialEndpoint(reactor, board, ip_address(address), port)
+        made.append(endpoint.connect(factory or TargetFactory()))
+        return made[-1]
+
+    yield connect_
+    for deferred in made:
+        deferred.addCallback(lambda protocol: protocol and protocol.transport.connectionLost(GONE))
+        deferred.addErrback(lambda _: None)
+
+
+GONE = Failure(error.ConnectionDone())
+
+
+def transport_of(connected: Deferred[IProtocol]) -> Dialled:
+    kept: list[IProtocol] = []
+    connected.addCallback(lambda protocol: kept.append(protocol) or protocol)
+    (protocol,) = kept
+    assert isinstance(protocol, Target)
+    transport = protocol.transport
+    assert isinstance(transport, Dialled)
+    return transport
+
+
+def test_it_is_an_endpoint(reactor: IReactorFDSet, board: FakeBoard) -> None:
+    endpoint = DialEndpoint(reactor, board, ip_address("127.0.0.1"), 1)
+    assert verifyObject(IStreamClientEndpoint, endpoint)
+
+
+def test_it_tells_when_it_is_connected_and_not_before(
+    connect: Connect, board: FakeBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event may be about a socket that had the same number."""
+    connecting = connect()
+    (attempt,) = board.watched.values()
+    assert verifyObject(IWatched, attempt)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "connect_ex", lambda *_: errno.EALREADY)
+        board.tell()
+        assert not connecting.called
+    board.tell()
+    assert transport_of(connecting).connected
+
+
+def test_the_result_is_the_connected_protocol_of_the_factory(
+    connect: Connect, board: FakeBoard, listener: socket.socket
+) -> None:
+    connecting = connect()
+    board.tell()
+    transport = transport_of(connecting)
+    there, _ = listener.accept()
+    with there:
+        for interface in (ITCPTransport, IConsumer, IPushProducer):
+            assert verifyObject(interface, transport)
+        peer, host = transport.getPeer(), transport.getHost()
+        assert (peer.host, peer.port) == listener.getsockname()
+        assert (host.host, host.port) == there.getpeername()
+        assert transport.logPrefix() == "Dialled"
+        transport.write(b"hello")
+        transport.doWrite()
+        assert there.recv(10) == b"hello"
+
+
+def test_connected_at_once_it_needs_nobody_to_watch(
+    connect: Connect, board: FakeBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at_once(sock: socket.socket, address: Any) -> int:
+        sock.setblocking(True)
+        sock.connect(address)
+        return 0
+
+    monkeypatch.setattr(socket.socket, "connect_ex", at_once)
+    assert transport_of(connect()).connected
+    assert not board.watched
+
+
+def test_ipv6_is_dialled_as_such(connect: Connect, board: FakeBoard) -> None:
+    try:
+        there = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no ::1 here")
+    with there:
+        connecting = connect(port=there.getsockname()[1], address="::1")
+        board.tell()
+        transport = transport_of(connecting)
+        assert transport.getPeer().host == transport.getHost().host == "::1"
+        assert type(transport.getHost()) is type(transport.getPeer())
+
+
+# -- whether it reads ---------------------------------------------------------
+
+
+class Doing(Factory[Target]):
+    """A factory whose protocols do something as soon as they are connected."""
+
+    def __init__(self, action: Callable[[Any], object]) -> None:
+        self.action = action
+
+    def buildProtocol(self, addr: object) -> Target:
+        action = self.action
+
+        class Doer(Target):
+            def connectionMade(self) -> None:
+                action(self.transport)
+
+        return Doer()
+
+
+def test_it_reads_from_the_beginning(connect: Connect, board: FakeBoard, reactor: FDSet) -> None:
+    connecting = connect()
+    board.tell()
+    assert reactor.reading == {transport_of(connecting)}
+
+
+@pytest.mark.parametrize("call", ["stopReading", "pauseProducing"])
+def test_whoever_takes_it_over_need_not_take_it_from_the_reactor(
+    connect: Connect, board: FakeBoard, reactor: FDSet, call: str
+) -> None:
+    connecting = connect()
+    connecting.addCallback(lambda p: getattr(p.transport, call)() or p)
+    board.tell()
+    transport = transport_of(connecting)
+    assert not reactor.reading
+    transport.resumeProducing()
+    assert reactor.reading == {transport}
+
+
+def test_paused_as_soon_as_it_is_connected_it_does_not_read(
+    connect: Connect, board: FakeBoard, reactor: FDSet
+) -> None:
+    connecting = connect(Doing(lambda transport: transport.pauseProducing()))
+    board.tell()
+    transport_of(connecting)
+    assert not reactor.reading
+
+
+def test_lost_as_soon_as_it_is_connected_it_does_not_read(
+    connect: Connect, board: FakeBoard, reactor: FDSet
+) -> None:
+    lost = []
+    connecting = connect()
+    connecting.addCallback(lambda p: lost.append(p.transport.connectionLost(GONE)))
+    board.tell()
+    assert lost
+    assert not reactor.reading
+
+
+# -- what fails ---------------------------------------------------------------
+
+
+def failure_of(connecting: Deferred[IProtocol]) -> BaseException:
+    with pytest.raises(Exception) as raised:
+        outcome(connecting)
+    return raised.value
+
+
+def test_a_refused_connection_has_its_errno(connect: Connect, board: FakeBoard) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        connecting = connect(port=probe.getsockname()[1])
+        board.tell()
+    failed = failure_of(connecting)
+    assert isinstance(failed, error.ConnectionRefusedError)
+    assert failed.osError == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES])
+def test_what_fails_at_once_has_its_errno(
+    connect: Connect, board: FakeBoard, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: number)
+    failed = failure_of(connect())
+    assert isinstance(failed, error.ConnectError)
+    assert failed.osError == number
+
+
+def test_without_a_descriptor_it_fails_with_that_errno(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_socket(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("socksd.egress.dial.socket", no_socket)
+    failed = failure_of(connect())
+    assert isinstance(failed, error.ConnectBindError)
+    assert failed.osError == errno.EMFILE
+
+
+def test_cancelling_leaves_nothing(
+    connect: Connect, board: FakeBoard, listener: socket.socket
+) -> None:
+    connecting = connect()
+    (descriptor,) = board.watched
+    connecting.cancel()
+    assert isinstance(failure_of(connecting), error.ConnectingCancelledError)
+    assert not board.watched
+    with pytest.raises(OSError):
+        os.fstat(descriptor)
+
+
+class Nobody(Factory[Protocol]):
+    def buildProtocol(self, addr: object) -> None:
+        return None
+
+
+def test_a_factory_may_make_no_protocol(
+    connect: Connect, board: FakeBoard, listener: socket.socket
+) -> None:
+    connecting = connect(Nobody())
+    board.tell()
+    assert isinstance(failure_of(connecting), error.NoProtocol)
+    there, _ = listener.accept()
+    with there:
+        assert there.recv(1) == b""
+
+
+def test_a_bug_is_told_to_whom_waits(connect: Connect, board: FakeBoard) -> None:
+    """Of the factory, say; the switchboard has caught it."""
+    connecting = connect()
+    ((descriptor, attempt),) = board.watched.items()
+    board.forget(descriptor)
+    attempt.fail(Failure(ZeroDivisionError()))
+    attempt.fail(Failure(ZeroDivisionError()))
+    assert isinstance(failure_of(connecting), ZeroDivisionError)
+    with pytest.raises(OSError):
+        os.fstat(descriptor)

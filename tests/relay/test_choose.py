@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet.task import Clock
+
+from socksd.interfaces import IEnd, IRelay
+from socksd.relay.choose import choose, switchboard
+from socksd.relay.line import Line
+from socksd.relay.pump import Pump
+from socksd.relay.switchboard import Switchboard
+from socksd.server.ends import End
+from tests.fakes import FakeTransport
+from tests.relay.hand import Board, HandReactor, board
+
+
+@pytest.fixture
+def hand() -> Iterator[Board]:
+    with board() as made:
+        yield made
+
+
+@pytest.fixture
+def ends(hand: Board) -> Iterator[tuple[End, End]]:
+    client, client_far = hand.end()
+    target, target_far = hand.end()
+    yield client, target
+    for end in (client, target):
+        end.transport.abortConnection()
+    hand.reactor.advance(0)
+    client_far.close()
+    target_far.close()
+
+
+def chosen(hand: Board, client: IEnd, target: IEnd, *, with_board: bool = True) -> IRelay:
+    return choose(
+        client,
+        target,
+        board=hand.switchboard if with_board else None,
+        clock=hand.reactor,
+        idle=900.0,
+        linger=300.0,
+    )
+
+
+def test_two_plain_sockets_get_a_line(hand: Board, ends: tuple[End, End]) -> None:
+    assert isinstance(chosen(hand, *ends), Line)
+
+
+def test_without_a_switchboard_it_is_a_pump(hand: Board, ends: tuple[End, End]) -> None:
+    assert isinstance(chosen(hand, *ends, with_board=False), Pump)
+
+
+@pytest.mark.parametrize("position", [0, 1])
+@pytest.mark.parametrize("why", ["TLS", "closing", "no socket"])
+def test_an_end_that_is_more_than_a_socket_gets_a_pump(
+    hand: Board, ends: tuple[End, End], position: int, why: str
+) -> None:
+    both: list[IEnd] = list(ends)
+    match why:
+        case "TLS":
+            ends[position].transport.TLS = True  # type: ignore[attr-defined]  # as startTLS() does
+        case "closing":
+            ends[position].transport.loseConnection()
+        case _:
+            both[position] = End()
+            FakeTransport(both[position])  # type: ignore[arg-type]
+    assert isinstance(chosen(hand, *both), Pump)
+    if why == "TLS":
+        del ends[position].transport.TLS  # type: ignore[attr-defined]
+
+
+def test_an_end_that_is_lost_gets_a_pump(hand: Board, ends: tuple[End, End]) -> None:
+    """Which knows how to take the other one along."""
+    ends[1].transport.abortConnection()
+    hand.reactor.advance(0)
+    assert isinstance(chosen(hand, *ends), Pump)
+
+
+def test_a_reactor_that_watches_descriptors_has_a_switchboard() -> None:
+    assert isinstance(switchboard(HandReactor()), Switchboard)
+
+
+def test_another_one_has_none() -> None:
+    assert switchboard(Clock()) is None
+
+
+def test_another_system_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socksd.relay.choose._LINUX", False)
+    assert switchboard(HandReactor()) is None

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Iterator
+from select import EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from typing import cast
+
+import pytest
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from socksd.interfaces import ISwitchboard, IWatched
+from socksd.relay.pipes import Pipes
+from socksd.relay.switchboard import Switchboard
+from tests.relay.hand import HandReactor
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def reactor() -> HandReactor:
+    return HandReactor()
+
+
+@pytest.fixture
+def board(reactor: HandReactor) -> Iterator[Switchboard]:
+    made = Switchboard(reactor)
+    made.start()
+    yield made
+    made.stop()
+    assert not reactor.readers
+    assert not reactor.getDelayedCalls()
+
+
+@pytest.fixture
+def pairs() -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
+    made: list[socket.socket] = []
+
+    def pair() -> tuple[socket.socket, socket.socket]:
+        near, far = socket.socketpair()
+        made.extend((near, far))
+        return near, far
+
+    yield pair
+    for sock in made:
+        sock.close()
+
+
+Pairs = Callable[[], tuple[socket.socket, socket.socket]]
+
+
+@implementer(IWatched)
+class Ear:
+    """Somebody who listens to a socket, and may do something then."""
+
+    def __init__(self, then: Callable[[], object] = lambda: None) -> None:
+        self.then = then
+        self.heard: list[int] = []
+        self.failures: list[Failure] = []
+
+    def hear(self, events: int) -> None:
+        self.heard.append(events)
+        self.then()
+
+    def fail(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+
+class Load:
+    """Somebody who has so many octets to move."""
+
+    def __init__(self, board: Switchboard, left: int, told: list[Load]) -> None:
+        self.board = board
+        self.left = left
+        self.told = told
+        board.haul(self)
+
+    def fail(self, failure: Failure) -> None:
+        self.failed = failure
+
+    def haul(self, share: int) -> int:
+        self.told.append(self)
+        moved = min(share, self.left)
+        self.left -= moved
+        if self.left:
+            self.board.haul(self)
+        return moved
+
+
+class Tunnel:
+    """Somebody with a deadline."""
+
+    def __init__(self, board: Switchboard, due: float) -> None:
+        self.board = board
+        self.due = due
+        self.ended = False
+        self.looks = 0
+        board.add(self, due)
+
+    def look(self, now: float) -> float:
+        self.looks += 1
+        if self.due <= now:
+            self.abort()
+        return self.due
+
+    def abort(self) -> None:
+        self.ended = True
+        self.board.remove(self)
+
+
+def test_it_is_a_reader_of_the_reactor(board: Switchboard, reactor: HandReactor) -> None:
+    assert verifyObject(IReadDescriptor, board)
+    assert verifyObject(ISwitchboard, board)
+    assert reactor.readers == {board}
+    assert board.logPrefix() == "switchboard"
+
+
+# -- sockets ------------------------------------------------------------------
+
+
+def test_what_is_true_is_told_once_and_what_becomes_true_then(
+    board: Switchboard, pairs: Pairs
+) -> None:
+    near, far = pairs()
+    ear = Ear()
+    board.watch(near.fileno(), ear)
+    board.doRead()
+    board.doRead()
+    assert ear.heard == [EPOLLOUT]
+    far.send(b"x")
+    board.doRead()
+    board.doRead()
+    assert ear.heard[1:] == [EPOLLIN | EPOLLOUT]
+    far.shutdown(socket.SHUT_WR)
+    board.doRead()
+    assert ear.heard[2:] == [EPOLLIN | EPOLLOUT | EPOLLRDHUP]
+
+
+def test_the_reactor_is_woken_by_any_of_them(board: Switchboard, pairs: Pairs) -> None:
+    sockets = [pairs()[0] for _ in range(3)]
+    assert not select.select([board], [], [], 0)[0]
+    for sock in sockets:
+        board.watch(sock.fileno(), Ear())
+    assert select.select([board], [], [], 0)[0]
+    board.doRead()
+    assert not select.select([board], [], [], 0)[0]
+
+
+def test_the_forgotten_hear_no_more(board: Switchboard, pairs: Pairs) -> None:
+    near, far = pairs()
+    ear = Ear()
+    board.watch(near.fileno(), ear)
+    board.forget(near.fileno())
+    far.send(b"x")
+    board.doRead()
+    assert ear.heard == []
+
+
+def test_the_forgotten_may_be_closed_already(board: Switchboard, pairs: Pairs) -> None:
+    near, _ = pairs()
+    descriptor = near.fileno()
+    board.watch(descriptor, Ear())
+    near.close()
+    board.forget(descriptor)
+
+
+def test_who_is_forgotten_in_a_turn_hears_nothing_of_that_turn(
+    board: Switchboard, pairs: Pairs
+) -> None:
+    """Each would have forgotten the other: whoever comes first."""
+    sockets = [pairs()[0] for _ in range(2)]
+    ears = [Ear(), Ear()]
+    for position, ear in enumerate(ears):
+        other = sockets[1 - position].fileno()
+        ear.then = lambda descriptor=other: board.forget(descriptor)  # type: ignore[misc]
+        board.watch(sockets[position].fileno(), ear)
+    board.doRead()
+    assert sorted(len(ear.heard) for ear in ears) == [0, 1]
+
+
+def test_a_bug_is_told_to_whom_it_belongs_and_the_others_go_on(
+    board: Switchboard, pairs: Pairs
+) -> None:
+    ears = [Ear(lambda: 1 / 0), Ear()]
+    for ear in ears:
+        board.watch(pairs()[0].fileno(), ear)
+    board.doRead()
+    assert [len(ear.heard) for ear in ears] == [1, 1]
+    assert [len(ear.failures) for ear in ears] == [1, 0]
+    assert ears[0].failures[0].check(ZeroDivisionError)
+
+
+def test_many_sockets_are_heard_in_a_few_turns(board: Switchboard, pairs: Pairs) -> None:
+    ears = [Ear() for _ in range(600)]
+    for ear in ears:
+        board.watch(pairs()[0].fileno(), ear)
+    board.doRead()
+    board.doRead()
+    assert all(ear.heard for ear in ears)
+
+
+# -- bulk ---------------------------------------------------------------------
+
+
+def test_bulk_takes_turns(board: Switchboard, reactor: HandReactor) -> None:
+    told: list[Load] = []
+    loads = [Load(board, 3 * MIB, told) for _ in range(2)]
+    board.doRead()
+    assert told == loads * 3
+
+
+def test_a_turn_is_bounded_and_the_rest_comes_in_the_next(
+    board: Switchboard, reactor: HandReactor
+) -> None:
+    told: list[Load] = []
+    loads = [Load(board, 100 * MIB, told) for _ in range(20)]
+    board.doRead()
+    assert sum(100 * MIB - load.left for load in loads) == 8 * MIB
+    for turn in range(2, 5):
+        reactor.turn()
+        assert sum(100 * MIB - load.left for load in loads) == turn * 8 * MIB
+    assert [load.left for load in loads[:12]] == [98 * MIB] * 12
+
+
+def test_whoever_chats_is_heard_between_two_turns_of_bulk(
+    board: Switchboard, reactor: HandReactor, pairs: Pairs
+) -> None:
+    load = Load(board, 100 * MIB, [])
+    board.doRead()
+    near, _ = pairs()
+    ear = Ear()
+    board.watch(near.fileno(), ear)
+    before = load.left
+    ear.then = lambda: ear.heard.append(load.left)
+    reactor.turn()
+    assert ear.heard == [EPOLLOUT, before]
+
+
+def test_a_bug_in_bulk_is_told_to_whom_it_belongs_and_the_others_go_on(
+    board: Switchboard,
+) -> None:
+    told: list[Load] = []
+    bad, good = (Load(board, MIB, told) for _ in range(2))
+    bad.left = cast("int", None)
+    board.doRead()
+    assert bad.failed.check(TypeError)
+    assert good.left == 0
+
+
+def test_there_is_one_call_for_all_that_is_left(board: Switchboard, reactor: HandReactor) -> None:
+    for _ in range(3):
+        Load(board, 100 * MIB, [])
+    board.doRead()
+    board.doRead()
+    assert len(reactor.getDelayedCalls()) == 1
+
+
+# -- deadlines ----------------------------------------------------------------
+
+
+def test_one_delayed_call_however_many_tunnels(board: Switchboard, reactor: HandReactor) -> None:
+    tunnels = [Tunnel(board, 900.0 + n) for n in range(100)]
+    assert len(reactor.getDelayedCalls()) == 1
+    reactor.advance(899)
+    assert tunnels[0].looks == 0
+    reactor.advance(1)
+    assert [tunnel.ended for tunnel in tunnels[:2]] == [True, False]
+    assert len(reactor.getDelayedCalls()) == 1
+    for _ in range(99):
+        reactor.advance(1)
+    assert all(tunnel.ended for tunnel in tunnels)
+    assert not reactor.getDelayedCalls()
+
+
+def test_who_is_due_sooner_is_looked_at_sooner(board: Switchboard, reactor: HandReactor) -> None:
+    tunnel = Tunnel(board, 900.0)
+    tunnel.due = 300.0
+    board.due(300.0)
+    board.due(600.0)
+    reactor.advance(300)
+    assert tunnel.ended
+
+
+def test_of_many_a_thousandth_of_the_time_is_taken(
+    board: Switchboard, reactor: HandReactor
+) -> None:
+    tunnels = [Tunnel(board, 10.0 + n / 1000) for n in range(1000)]
+    for _ in range(1200):
+        reactor.advance(0.01)
+    assert all(tunnel.ended for tunnel in tunnels)
+    assert tunnels[-1].looks <= 10
+
+
+def test_it_goes_by_a_clock_of_its_own_if_given(reactor: HandReactor) -> None:
+    clock = Clock()
+    board = Switchboard(reactor, clock)
+    board.start()
+    tunnel = Tunnel(board, 5.0)
+    reactor.advance(5)
+    assert not tunnel.ended
+    clock.advance(5)
+    assert tunnel.ended
+    board.stop()
+
+
+# -- the end ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["stop", "connectionLost"])
+def test_at_the_end_it_ends_what_is_left(reactor: HandReactor, how: str) -> None:
+    board = Switchboard(reactor, pipes=Pipes(1))
+    board.start()
+    tunnel = Tunnel(board, 900.0)
+    Load(board, 100 * MIB, [])
+    board.doRead()
+    pipe = board.pipes.take()
+    assert pipe is not None
+    board.pipes.give(pipe)
+    if how == "stop":
+        board.stop()
+    else:
+        board.connectionLost(Failure(Exception()))
+    board.stop()  # for the service and for the reactor: both may
+    assert tunnel.ended
+    assert not reactor.readers
+    assert not reactor.getDelayedCalls()
+    assert board.pipes.take() is None
+
+
+def test_one_that_has_not_begun_ends_without_a_word(reactor: HandReactor) -> None:
+    Switchboard(reactor).stop()
