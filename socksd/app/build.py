@@ -24,6 +24,7 @@ from socksd.identity.threads import LoginThreads
 from socksd.observe.access import AccessLog
 from socksd.observe.fanout import observers
 from socksd.observe.log import PeopleLog
+from socksd.policy.cases import failures
 from socksd.relay.pump import Pump
 from socksd.server.door import Door
 from socksd.server.protocol import Sessions, SocksFactory
@@ -43,13 +44,15 @@ def build(config: Config, reactor: IReactor) -> Gateway:
 
     Raises:
         ConfigError: With all that is wrong and only shows now: endpoints,
-            password files, name servers.
+            password files, name servers, and the policy's own tests.
     """
     problems: list[Problem] = []
     endpoints = _endpoints(config, reactor, problems)
     threads = LoginThreads(reactor, config.auth.threads)
     authenticator = _authenticator(config, threads, reactor, problems)
     resolver = _resolver(config, reactor, problems)
+    policy = config.policy()
+    problems += failures(policy, config.test)
     if problems or authenticator is None or resolver is None:
         raise ConfigError(problems)
     people = PeopleLog(reactor)
@@ -63,7 +66,7 @@ def build(config: Config, reactor: IReactor) -> Gateway:
     runtime = Runtime(
         clock=reactor,
         authenticator=authenticator,
-        policy=config.policy(),
+        policy=policy,
         resolver=resolver,
         egress=DirectEgress(reactor, deadlines.connect),
         relay=partial(Pump, clock=reactor, idle=deadlines.idle, linger=deadlines.linger),

@@ -1,4 +1,4 @@
-"""The ``socksd`` command: run the service, check a configuration, keep a password file."""
+"""The ``socksd`` command: run the service, ask about a configuration, keep a password file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from getpass import getpass
 
 import socksd
-from socksd.app.tap import Options
+from socksd.app import check, explain
 from socksd.errors import SocksdError
 
 
@@ -32,11 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add_help=False,
         help="serve, in the foreground; the options are those of twistd socks5 (run --help)",
     )
-    checking = commands.add_parser(
-        "check", help="say everything that is wrong with a configuration"
-    )
-    checking.add_argument("config", metavar="CONFIG")
-    checking.set_defaults(do=lambda parsed: check(parsed.config))
+    check.add_to(commands)
+    explain.add_to(commands)
     keeping = commands.add_parser(
         "passwd", help="set a user's password in an htpasswd file (bcrypt)"
     )
@@ -53,11 +50,6 @@ def run(arguments: Sequence[str]) -> None:
 
     sys.argv[1:] = ["--nodaemon", "--pidfile=", "socks5", *arguments]
     twistd.run()
-
-
-def check(config: str) -> None:
-    """Check a configuration by the road the server takes."""
-    Options().parseOptions([f"--config={config}", "--check"])
 
 
 def passwd(file: str, user: str) -> None:
