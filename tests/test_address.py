@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socksd.address import Destination, Host, IPAddress, normal_host, reached, unmapped
+from socksd.address import Destination, Host, IPAddress, embedded, normal_host, reached, unmapped
 from socksd.errors import AddressError
 from tests.spellings import SPELLINGS
 
@@ -160,3 +160,34 @@ def test_reached_is_where_the_kernel_goes(address: str, dialled: str) -> None:
 )
 def test_a_destination_shows_its_normal_form(host: str, text: str) -> None:
     assert str(Destination.named(host, 80)) == text
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [
+        pytest.param("64:ff9b::10.0.0.1", ["10.0.0.1"], id="NAT64"),
+        pytest.param("64:ff9b::0.0.0.0", ["0.0.0.0"], id="NAT64 of what reaches the loopback"),
+        pytest.param("2002:a00:1:2::3", ["10.0.0.1"], id="6to4"),
+        pytest.param(
+            "2001:0:c000:201:0:0:f5ff:fffe", ["192.0.2.1", "10.0.0.1"], id="Teredo: server, client"
+        ),
+        pytest.param("::10.0.0.1", ["10.0.0.1"], id="compatible"),
+        pytest.param("::ffff:0:10.0.0.1", ["10.0.0.1"], id="translated"),
+        pytest.param("::ffff:10.0.0.1", ["10.0.0.1"], id="mapped"),
+        pytest.param("64:ff9b:1::10.0.0.1", ["10.0.0.1"], id="local NAT64 of 96 bits"),
+        pytest.param(
+            "64:ff9b:1:a01:2:300::", ["10.1.2.3", "1.2.3.0", "2.3.0.0"], id="local NAT64 of 48 bits"
+        ),
+        pytest.param("64:ff9b:1:9a:1:203::", ["154.1.2.3", "1.2.3.0"], id="local NAT64 of 56 bits"),
+        pytest.param(
+            "64:ff9b:1:0:a:102:300:0", ["10.1.2.3", "3.0.0.0"], id="local NAT64 of 64 bits"
+        ),
+        pytest.param("64:ff9b:1::", [], id="local NAT64 of nothing"),
+        pytest.param("::", [], id="unspecified"),
+        pytest.param("::1", [], id="loopback"),
+        pytest.param("2606:4700::1", [], id="any other"),
+        pytest.param("10.0.0.1", [], id="IPv4"),
+    ],
+)
+def test_what_an_address_may_stand_for(address: str, inside: list[str]) -> None:
+    assert embedded(ip_address(address)) == tuple(map(ip_address, inside))

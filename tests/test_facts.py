@@ -5,7 +5,7 @@ from zope.interface.verify import verifyObject
 
 from socksd.address import Destination
 from socksd.codes import Command
-from socksd.facts import ANONYMOUS, Facts, Principal
+from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Verdict
 from socksd.interfaces import IPrincipal
 
 FIRST = Facts(IPv4Address("192.0.2.1"), "office")
@@ -26,6 +26,17 @@ def test_facts_grow_and_forget_nothing() -> None:
         IPv4Address("192.0.2.1"), "office", alice, Command.CONNECT, web, IPv6Address("2001:db8::1")
     )
     assert Facts(IPv4Address("192.0.2.1"), "office") == FIRST
+
+
+def test_all_questions_of_a_session_are_of_one_time() -> None:
+    """Else a session that begins at closing time could be allowed and denied at once."""
+    began = Facts(IPv4Address("192.0.2.1"), "office", time=1234.5)
+    facts = began.known_as(ANONYMOUS).asking(Command.CONNECT, Destination("www.example", 80))
+    assert facts.at(IPv4Address("192.0.2.7")).time == 1234.5
+
+
+def test_a_decision_says_no_more_than_its_rule() -> None:
+    assert Decision(Verdict.DENY, "x") == Decision(Verdict.DENY, "x", "", "", (), "direct", "")
 
 
 def test_to_come_without_login_is_something_known() -> None:

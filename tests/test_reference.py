@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from dataclasses import replace
+from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,14 +19,18 @@ from socksd.app.tap import Options
 from socksd.codes import Command, ReplyCode
 from socksd.errors import ConfigError
 from socksd.events import LoginRefused, Outcome, SessionClosed
+from socksd.facts import Facts, Principal, Verdict
 from socksd.identity.portal import WRONG
 from socksd.observe import access, lines
 from socksd.policy.builtin import built_in_tables
+from socksd.policy.load import KEYS
+from socksd.policy.special import SPECIAL
 from socksd.server.states import Deadlines
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text()
 REFERENCE = (ROOT / "docs" / "configuration.rst").read_text()
+POLICY = (ROOT / "docs" / "policy.rst").read_text()
 
 CLIENT = ip_address("10.20.0.7")
 SERVED = SessionClosed(
@@ -102,7 +107,7 @@ def test_every_key_is_documented_with_its_default_and_no_other() -> None:
         assert parse_config(text, "the page") == Config(), field.name
 
 
-@pytest.mark.parametrize("toml", tomls(README) + tomls(REFERENCE))
+@pytest.mark.parametrize("toml", tomls(README) + tomls(REFERENCE) + tomls(POLICY))
 def test_examples_load(toml: str) -> None:
     parse_config(toml if "version" in toml else f"version = 1\n{toml}", "the page")
 
@@ -121,7 +126,12 @@ def test_every_rule_key_is_documented() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config("version = 1\n[[rule]]\n" + "\n".join(f"{key} = []" for key in keys), "x")
     assert not any("no such key" in str(problem) for problem in caught.value.problems)
-    assert keys == {"id", "action", "from", "listener", "user", "command", "to", "ports"}
+    assert keys == set(KEYS)
+
+
+def test_every_built_in_set_is_documented() -> None:
+    shown = re.findall(r"^``(@[a-z0-9-]+)`` ", section(REFERENCE, "``[sets]``"), re.MULTILINE)
+    assert shown == list(SPECIAL)
 
 
 def test_problems_look_as_shown() -> None:
@@ -180,3 +190,21 @@ def test_fail2ban_patterns_are_those_that_are_tested() -> None:
 def test_every_key_of_the_access_log_is_documented() -> None:
     shown = re.findall(r"^``(\w+)`` ", section(REFERENCE, "Access log"), re.MULTILINE)
     assert shown == list(json.loads(access.record(SERVED)))
+
+
+def test_the_policy_answers_as_its_page_says() -> None:
+    whole = parse_config(tomls(section(POLICY, "The whole"))[0], "the page").policy()
+    ten = datetime.fromisoformat("2026-06-30T10:00:00+02:00")
+    shown = re.findall(
+        r"^``(.*):(\d+)``(.*?)  +(.*?)  +(allow|deny), ``(.*)``$", POLICY, re.MULTILINE
+    )
+    assert len(shown) == 10
+    for host, port, when, leads_to, action, rule in shown:
+        time = ten.replace(hour=21) if when else ten
+        facts = Facts(ip_address("10.20.0.9"), "office", Principal("alice"), time=time.timestamp())
+        asking = facts.asking(Command.CONNECT, Destination.named(host, int(port)))
+        decision = whole.decide(asking)
+        if leads_to not in ("itself", "not looked up"):
+            assert decision.verdict is Verdict.DEFER, host
+            decision = whole.decide(asking.at(ip_address(leads_to)))
+        assert (decision.verdict.value, decision.rule) == (action, rule), (host, leads_to)

@@ -214,7 +214,8 @@ def _reading(policy: Policy, facts: Facts, decision: Decision) -> Facts:
     """Give what the address was taken for when it was decided so."""
     if facts.address is not None and decision.verdict is not Verdict.ALLOW:
         for address in embedded(facts.address):
-            if policy.decide(facts.at(address)) == decision:
+            reading = policy.decide(facts.at(address))
+            if replace(reading, reports=decision.reports) == decision:
                 return facts.at(address)
     return facts
 

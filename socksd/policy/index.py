@@ -30,7 +30,6 @@ from socksd.policy.match import (
     NotTo,
     OnListener,
     ResolvesTo,
-    Share,
     ToHost,
     ToPorts,
     WithCommand,
@@ -183,7 +182,7 @@ class Index:
         "_asks",
         "_lands",
         "_not_to",
-        "_shares",
+        "_others",
         "_to",
         "_without_lands",
         "_without_to",
@@ -208,7 +207,14 @@ class Index:
         self._not_to = Targets(_by_set(having.get(NotTo, [])))
         self._lands = NetworkTable(_by_set(having.get(ResolvesTo, [])))
         self._without_lands = without.get(ResolvesTo, self._all)
-        self._shares: list[tuple[Share, Bits]] = having.get(Share, [])
+        # What has no table (shares, where a table would need everybody in it) is asked
+        # one by one, and only of rules that all the tables let match.
+        self._others: list[tuple[Condition, Bits]] = [
+            pair
+            for kind, found in having.items()
+            if kind not in _MAKE and kind not in (ToHost, NotTo, ResolvesTo)
+            for pair in found
+        ]
 
     def answers(self, facts: Facts) -> tuple[Bits, Bits]:
         """Give the rules that may match, and of these those that do."""
@@ -233,14 +239,14 @@ class Index:
             found = self._lands.rules(facts.address) | self._without_lands
             may &= found
             does &= found
-        for share, bit in self._shares:
+        for condition, bit in self._others:
             if may & bit:
-                drawn = share.matches(facts)
-                if drawn is False:
+                matched = condition.matches(facts)
+                if matched is False:
                     may &= ~bit
-                if not drawn:
+                if not matched:
                     does &= ~bit
-        return may, does & may
+        return may, does
 
     def naming(self, address: IPAddress, width: int) -> Bits:
         """Give the rules that name *address* by a network of *width* bits or less."""
@@ -324,7 +330,7 @@ def _not_from(rules: list[tuple[NotFrom, Bits]]) -> Ask:
     return lambda facts: every & ~networks.rules(facts.client)
 
 
-# What makes the table of a kind; to, not_to, resolves_to and share are asked otherwise.
+# What makes the table of a kind; to, not_to and resolves_to have theirs in the index.
 _MAKE: Mapping[type[Condition], Callable[[list[tuple[Any, Bits]]], Ask]] = {
     OnListener: _listener,
     ByUser: _user,

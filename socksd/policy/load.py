@@ -39,7 +39,7 @@ from socksd.policy.values import Wrong
 
 T = TypeVar("T")
 
-_KEYS = (
+KEYS = (  # of a rule
     *("id", "action", "mode", "share", "text", "route", "limits"),
     *("from", "not_from", "listener", "user", "group", "command"),
     *("to", "not_to", "resolves_to", "ports", "when", "require"),
@@ -170,8 +170,8 @@ class _Loader:
             self.problems.append(Problem(path, message))
             return Rule("", Verdict.DENY, ())
         for key in table:
-            if key not in _KEYS:
-                hint = did_you_mean(key, _KEYS)
+            if key not in KEYS:
+                hint = did_you_mean(key, KEYS)
                 self.problems.append(Problem(below(path, key), f"there is no such key{hint}"))
         for key in ("id", "action"):
             if key not in table:

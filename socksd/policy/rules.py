@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from zope.interface import implementer
@@ -97,8 +98,11 @@ class Policy:
         others = () if facts.address is None else embedded(facts.address)
         if not others:
             return self._judge(facts)
-        readings = (facts, *map(facts.at, others))
-        return min(map(self._judge, readings), key=lambda each: _STRICTEST.index(each.verdict))
+        readings = [self._judge(each) for each in (facts, *map(facts.at, others))]
+        decision = min(readings, key=lambda each: _STRICTEST.index(each.verdict))
+        if decision.verdict is Verdict.DEFER or not any(each.reports for each in readings):
+            return decision
+        return replace(decision, reports=_reports_of(readings))
 
     def _judge(self, facts: Facts) -> Decision:
         """
@@ -155,6 +159,22 @@ class Policy:
             )
             for position in members(trials)
         )
+
+
+def _reports_of(readings: Sequence[Decision]) -> tuple[Report, ...]:
+    """Give what each rule on trial would have made of all readings together."""
+    trials = dict.fromkeys(report.rule for each in readings for report in each.reports)
+    told = [{report.rule: report.verdict for report in each.reports} for each in readings]
+    return tuple(
+        Report(
+            rule,
+            min(
+                (would.get(rule, each.verdict) for would, each in zip(told, readings, strict=True)),
+                key=_STRICTEST.index,
+            ),
+        )
+        for rule in trials
+    )
 
 
 _STRICTEST = (Verdict.DENY, Verdict.DEFER, Verdict.ALLOW)

@@ -9,13 +9,13 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from fnmatch import fnmatchcase
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
 
@@ -142,13 +142,17 @@ NAIVE: dict[str, Callable[[Any, Facts], Answer]] = {
     "listener": lambda value, facts: facts.listener == value,
     "user": naive_user,
     "group": naive_group,
-    "command": lambda value, facts: facts.command and facts.command == COMMANDS[value],
+    "command": lambda value, facts: (
+        None if facts.command is None else facts.command is COMMANDS[value]
+    ),
     "to": naive_target,
     "not_to": naive_target,
     "resolves_to": lambda value, facts: naive_address(value, facts.address),
     "ports": naive_port,
     "when": naive_when,
-    "require": lambda _, facts: facts.destination and isinstance(facts.destination.host, str),
+    "require": lambda _, facts: (
+        None if facts.destination is None else isinstance(facts.destination.host, str)
+    ),
 }
 
 
@@ -191,11 +195,16 @@ def naive_decision(tables: list[Table], facts: Facts, guard: Guard | None = None
     """Gather the verdicts of all rules that may be the first to match, for each reading."""
     readings = embedded(facts.address) if facts.address else ()
     decisions = [naive_reading(tables, some, guard) for some in (facts, *map(facts.at, readings))]
-    for verdict in (DENY, DEFER):
-        for decision in decisions:
-            if decision.verdict is verdict:
-                return decision
-    return decisions[0]
+    strictest = [DENY, DEFER, ALLOW]
+    decision = min(decisions, key=lambda each: strictest.index(each.verdict))
+    reports = []
+    for rule in dict.fromkeys(report.rule for each in decisions for report in each.reports):
+        would = [
+            next((report.verdict for report in each.reports if report.rule == rule), each.verdict)
+            for each in decisions
+        ]
+        reports.append(Report(rule, min(would, key=strictest.index)))
+    return decision if decision.verdict is DEFER else replace(decision, reports=tuple(reports))
 
 
 def naive_reading(tables: list[Table], facts: Facts, guard: Guard | None) -> Decision:
@@ -392,8 +401,7 @@ def test_a_report_tells_what_enforcing_that_one_rule_would_do(
             for table in tables
         ]
         decision = policy(*only, guard=guard).decide(facts)
-        readings = embedded(facts.address) if facts.address else ()
-        assert readings or decision.verdict is report.verdict
+        assert decision.verdict is report.verdict
 
 
 @given(TABLES, FULL, GUARDS)
@@ -511,6 +519,127 @@ def test_the_first_rule_that_matches_decides(
     assert policy(*tables).decide(facts) == decision
 
 
+INSIDE = {"id": "inside", "action": "allow", "to": ".corp.example"}
+BOUND = INSIDE | {"resolves_to": ["10.0.0.0/8"]}
+TRIAL_DENY = {"id": "trial", "action": "deny", "mode": "report", "to": ".corp.example"}
+TRIAL_ALLOW = {"id": "trial", "action": "allow", "mode": "report", "to": ".corp.example"}
+WITH_TEXT = {"id": "x", "action": "deny", "text": "Ask us.", "ports": [25]}
+
+
+@pytest.mark.parametrize(
+    ("tables", "facts", "decision"),
+    [
+        pytest.param([OPEN], FIRST, Decision(DEFER, "guard"), id="no address to judge yet"),
+        pytest.param(
+            [NO_SMTP, OPEN], asking("a.test", 25), Decision(DENY, "no-smtp"), id="denied anyhow"
+        ),
+        pytest.param(
+            [OPEN], asking("127.0.0.1"), Decision(DENY, "guard", detail="loopback"), id="never"
+        ),
+        pytest.param(
+            [OPEN],
+            asking("a.test").at(ip_address("203.0.113.1")),
+            Decision(DENY, "guard", detail="self"),
+            id="a name that leads to this host",
+        ),
+        pytest.param(
+            [OPEN],
+            asking("a.test").at(ip_address("10.0.0.1")),
+            Decision(DENY, "guard", detail="private"),
+            id="a name that leads into private space: rebinding",
+        ),
+        pytest.param(
+            [OPEN],
+            asking("10.0.0.1"),
+            Decision(DENY, "guard", detail="private"),
+            id="a literal is no way around",
+        ),
+        pytest.param(
+            [BOUND, OPEN],
+            asking("a.corp.example").at(ip_address("10.0.0.1")),
+            Decision(ALLOW, "inside"),
+            id="the rule says where it may land",
+        ),
+        pytest.param(
+            [INSIDE, STAFF],
+            asking("a.corp.example").at(ip_address("10.0.0.1")),
+            Decision(DENY, "guard", detail="private"),
+            id="it is the rule that decides that has to name it, not a later one",
+        ),
+        pytest.param(
+            [STAFF],
+            asking("a.test").at(ip_address("64:ff9b::10.0.0.1")),
+            Decision(DENY, "default"),
+            id="NAT64: not even the address itself is allowed",
+        ),
+        pytest.param(
+            [OPEN],
+            asking("a.test").at(ip_address("64:ff9b::127.0.0.1")),
+            Decision(DENY, "guard", detail="loopback"),
+            id="NAT64 of the loopback",
+        ),
+        pytest.param(
+            [NOT_THERE, OPEN],
+            asking("a.test").at(ip_address("64:ff9b::10.0.0.1")),
+            Decision(DENY, "not-there"),
+            id="NAT64 of a denied network",
+        ),
+        pytest.param(
+            [OPEN],
+            asking("a.test").at(ip_address("64:ff9b::c000:201")),
+            Decision(ALLOW, "open"),
+            id="NAT64 of an address that is allowed",
+        ),
+        pytest.param(
+            [TRIAL_DENY, OPEN],
+            asking("a.corp.example").at(ip_address("192.0.2.1")),
+            Decision(ALLOW, "open", reports=(Report("trial", DENY),)),
+            id="would deny",
+        ),
+        pytest.param(
+            [TRIAL_ALLOW, NO_SMTP],
+            asking("a.corp.example"),
+            Decision(DENY, "default", reports=(Report("trial", ALLOW),)),
+            id="would allow, known before any look-up",
+        ),
+        pytest.param(
+            [TRIAL_ALLOW],
+            asking("a.corp.example").at(ip_address("127.0.0.1")),
+            Decision(DENY, "default", reports=(Report("trial", DENY),)),
+            id="would be guarded",
+        ),
+        pytest.param(
+            [OPEN, TRIAL_DENY],
+            asking("a.corp.example").at(ip_address("192.0.2.1")),
+            Decision(ALLOW, "open"),
+            id="comes too late to decide",
+        ),
+        pytest.param(
+            [TRIAL_DENY, TRIAL_ALLOW | {"id": "second"}, OPEN],
+            asking("a.corp.example").at(ip_address("192.0.2.1")),
+            Decision(ALLOW, "open", reports=(Report("trial", DENY), Report("second", ALLOW))),
+            id="each trial by itself",
+        ),
+        pytest.param([WITH_TEXT], asking("a.test", 25), Decision(DENY, "x", "Ask us."), id="text"),
+    ],
+)
+def test_the_guard_takes_back_and_trials_report(
+    tables: list[Table], facts: Facts, decision: Decision
+) -> None:
+    assert policy(*tables, guard=GUARD).decide(facts) == decision
+
+
+def test_a_decision_says_by_which_way_and_within_what() -> None:
+    rule = Rule("x", ALLOW, (), route="dmz", limits="bulk")
+    assert Policy((rule,)).decide(FIRST) == Decision(ALLOW, "x", route="dmz", limits="bulk")
+
+
+def test_a_decision_is_not_made_anew_each_time() -> None:
+    """There are three of them in a session."""
+    rules = policy(NO_SMTP, OPEN)
+    assert rules.decide(asking("a.test")) is rules.decide(asking("b.test"))
+
+
 def test_one_definite_mismatch_beats_all_that_is_unknown() -> None:
     """Else a rule of another listener would put a decision off to the end."""
     (rule,) = load_rules(
@@ -578,3 +707,19 @@ def test_no_spelling_in_a_rule_makes_it_another(host: str) -> None:
         assert rules == plain, text
         loaded += 1
     assert loaded >= 8
+
+
+@given(st.sampled_from(["127.0.0.1", "10.0.0.1"]).map(ip_address) | st.ip_addresses(v=4))
+def test_no_address_around_an_address_passes_where_that_does_not(address: IPv4Address) -> None:
+    """As a literal or as a name server's answer: "64:ff9b::" before 127.0.0.1, and the like."""
+    assume(int(address) >> 24)  # nothing is sent to 0.0.0.0/8, by a translator or otherwise
+    value, rules = int(address), policy(*GUARDED, guard=GUARD)
+    verdict = rules.decide(asking(str(address))).verdict
+    for around in (
+        *(value, 0xFFFF_0000 << 32 | value, 0x64_FF9B << 96 | value),
+        *(0x2002 << 112 | value << 80, 0x2001 << 112 | 0x0808_0808 << 64 | value ^ 0xFFFF_FFFF),
+        *(0x64_FF9B_0001 << 80 | value, 0x64_FF9B_0001 << 80 | value << 24),
+    ):
+        spelled = str(IPv6Address(around))
+        for facts in (asking(spelled), asking("a.test").at(ip_address(spelled))):
+            assert rules.decide(facts).verdict in (verdict, DENY)

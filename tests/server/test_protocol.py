@@ -1,7 +1,9 @@
 """Listeners make sessions of connections."""
 
+import pytest
 from twisted.internet.address import IPv4Address
 
+from socksd.events import SessionClosed
 from socksd.server.protocol import SocksProtocol
 from tests.server.world import World
 
@@ -23,3 +25,14 @@ def test_where_there_is_no_room_the_connection_is_closed() -> None:
     world = World()
     world.sessions.door.overrun = True
     assert world.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40000)) is None
+
+
+def test_a_session_is_of_the_time_of_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One time for all its questions, and for its line in the log: a decision can be repeated."""
+    monkeypatch.setattr("time.time", lambda: 1234.5)
+    world = World()
+    transport = world.connect()
+    (session,) = world.sessions
+    transport.receive_reset()
+    (closed,) = world.events.of(SessionClosed)
+    assert session.facts.time == closed.started == 1234.5
