@@ -8,14 +8,14 @@ the time is the one it states or a Wednesday noon.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TypeVar
 
 from socksd.address import Destination, IPAddress, normal_host, reached
 from socksd.errors import Problem, did_you_mean
-from socksd.facts import ANONYMOUS, Facts, Principal, Verdict
+from socksd.facts import ANONYMOUS, Facts, Principal, Report, Verdict
 from socksd.policy import values
 from socksd.policy.explain import Question, explain, in_short, outcome
 from socksd.policy.guard import GUARD
@@ -32,7 +32,7 @@ NOON = "wed 12:00"  # the time of a test that states none
 _COMMANDS = {word: command for command, word in COMMANDS.items()}
 _KEYS = ("as", "resolves", "expect")
 _AS = ("from", "user", "group", "listener", *_COMMANDS, "at")
-_EXPECT = ("action", "rule")
+_EXPECT = ("action", "rule", "reports")
 _ACTIONS = {Verdict.ALLOW: "allow", Verdict.DENY: "deny"}
 
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -48,12 +48,14 @@ class Case:
         path: Its key path: ``test[2]``.
         action: The verdict that is expected: ALLOW or DENY.
         rule: The id of the rule that is to decide; ``None``: any.
+        reports: What rules on trial are to say; ``None``: anything.
     """
 
     path: str
     question: Question
     action: Verdict
     rule: str | None = None
+    reports: frozenset[Report] | None = None
 
 
 def load_cases(
@@ -87,13 +89,15 @@ def failures(policy: Policy, cases: Sequence[Case]) -> Iterator[Problem]:
     """Say of each case that does not come out as expected what comes out instead, and why."""
     for case in cases:
         decision = outcome(policy, case.question)
-        if decision.verdict is case.action and case.rule in (None, decision.rule):
-            continue
-        expected = _ACTIONS[case.action] + (f" by {case.rule!r}" if case.rule else "")
-        why = in_short(explain(policy, case.question), case.rule)
-        if decision.verdict is Verdict.DEFER:
-            why += '; say where: resolves = ["ADDRESS"]'
-        yield Problem(case.path, f"expected {expected}, but it is {why}")
+        if decision.verdict is not case.action or case.rule not in (None, decision.rule):
+            expected = _ACTIONS[case.action] + (f" by {case.rule!r}" if case.rule else "")
+            why = in_short(explain(policy, case.question), case.rule)
+            if decision.verdict is Verdict.DEFER:
+                why += '; say where: resolves = ["ADDRESS"]'
+            yield Problem(case.path, f"expected {expected}, but it is {why}")
+        elif case.reports not in (None, frozenset(decision.reports)):
+            expected, told = map(_reports, (case.reports or (), decision.reports))
+            yield Problem(case.path, f"expected rules on trial to say {expected}, not {told}")
 
 
 def zones_of(rules: Sequence[Rule]) -> set[tzinfo]:
@@ -198,15 +202,16 @@ class _Loader:
         if facts is not None and facts.address is not None and addresses:
             message = "an address leads nowhere else; only names have this key"
             self.problems.append(Problem(f"{path}.resolves", message))
-        action = rule = None
+        action = rule = reports = None
         expect = self.table(self.needed(table, path, "expect"), f"{path}.expect", _EXPECT)
         if expect is not None:
             self.needed(expect, f"{path}.expect", "action")
             action = self.one(expect, f"{path}.expect", "action", values.action)
             rule = self.one(expect, f"{path}.expect", "rule", self.rule)
+            reports = self.reports(expect.get("reports"), f"{path}.expect.reports")
         if len(self.problems) > before or facts is None or action is None:
             return None
-        return Case(path, Question(facts, addresses), action, rule)
+        return Case(path, Question(facts, addresses), action, rule, reports)
 
     def facts(self, asking: Mapping[str, object], path: str) -> Facts | None:
         """Read who asks for what, and when."""
@@ -234,15 +239,26 @@ class _Loader:
         facts = Facts(client, listener or next(iter(self.listeners), ""), principal, time=time)
         return facts.asking(_COMMANDS[word], target)
 
-    def table(self, value: object, path: str, known: Sequence[str]) -> Mapping[str, object] | None:
-        """Give a table as it is; ``None`` where it is none, or not there."""
+    def reports(self, value: object, path: str) -> frozenset[Report] | None:
+        """Read what rules on trial are to say, as ``{ ID = "deny" }``."""
+        trials = None if self.rules is None else {r.id for r in self.rules if r.on_trial}
+        written = self.table(value, path, trials)
+        if written is None:
+            return None
+        verdicts = {rule: self.one(written, path, rule, values.action) for rule in written}
+        return frozenset(Report(rule, verdict) for rule, verdict in verdicts.items() if verdict)
+
+    def table(
+        self, value: object, path: str, known: Collection[str] | None
+    ) -> Mapping[str, object] | None:
+        """Give a table as it is; ``None`` where it is none, or not there. No *known*: any key."""
         if value is None:
             return None
         if not isinstance(value, Mapping):
             self.problems.append(Problem(path, f"must be a table, not {values.type_of(value)}"))
             return None
         for key in value:
-            if key not in known:
+            if known is not None and key not in known:
                 hint = did_you_mean(key, known)
                 self.problems.append(Problem(below(path, key), f"there is no such key{hint}"))
         return value
@@ -297,3 +313,8 @@ def _user(value: object) -> str:
     if user == ByUser.NONE:
         raise Wrong(f"{user!r} is how rules call a client without login: leave 'user' out")
     return user
+
+
+def _reports(reports: Iterable[Report]) -> str:
+    listed = sorted(f"{report.rule} = {report.verdict.value}" for report in reports)
+    return ", ".join(listed) or "nothing"
