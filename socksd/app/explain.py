@@ -198,8 +198,8 @@ def as_lines(
     width = max(len(said.rule.id) for said in decisive.said)
     for said in decisive.said:
         mark = "=>" if said.decides else "  "
-        action = said.rule.action.value + (" (report)" if said.rule.on_trial else "")
-        line = f"{mark} {action:5}  {said.rule.id:{width}}  {_clause(said, decisive)}".rstrip()
+        action = said.rule.action.value
+        line = f"{mark} {action:5}  {said.rule.id:{width}}  {_clause(said, decisive)}"
         yield line if said.decides or said.answer is None else paint(line, _DIM)
     behind = [rule.id for rule in policy.rules[len(decisive.said) :]]
     if behind:
@@ -255,7 +255,7 @@ def _clause(said: Said, stage: Stage) -> str:
         return f"{is_open} = {wanted(condition)}; this is {found(condition, stage.facts)}"
     if said.objection:
         return f"matches, but the guard says no: {said.objection}"
-    return "matches"
+    return "matches, on trial" if said.rule.on_trial else "matches"
 
 
 def as_object(

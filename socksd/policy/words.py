@@ -15,7 +15,6 @@ from socksd.policy.match import (
     ByUser,
     Condition,
     FromNetworks,
-    Hostname,
     Hours,
     InGroup,
     NotFrom,
@@ -130,7 +129,7 @@ def _values(condition: Condition) -> Iterator[str]:
         case FromNetworks() | NotFrom() | ToHost() | NotTo() | ResolvesTo():
             for each in sorted(condition.sets, key=lambda each: each.name):
                 yield from _hosts(each)
-        case Hostname():
+        case _:
             yield "hostname"
 
 

@@ -172,8 +172,19 @@ def test_who_has_not_logged_in_has_no_groups() -> None:
     assert [change.value for change in options(condition, question)] == [SOMEBODY]
 
 
-def test_a_glob_that_no_short_name_matches_is_left_out() -> None:
-    glob = ".".join(["*" + "a" * 60] * 4) + ".*" + "b" * 20
+def test_nobody_can_change_which_share_they_are_in() -> None:
+    conditions = policy(rule(share=0.5, mode="report")).rules[0].conditions
+    assert list(options(conditions[0], asking())) == []
+
+
+@pytest.mark.parametrize(
+    "glob",
+    [
+        pytest.param(".".join(["*" + "a" * 60] * 4) + ".*" + "b" * 20, id="too long"),
+        pytest.param("0?", id="an address, so written out"),
+    ],
+)
+def test_a_glob_for_which_no_name_is_found_is_left_out(glob: str) -> None:
     conditions: tuple[Condition, ...] = policy(rule(to=glob)).rules[0].conditions
     assert list(options(conditions[0], asking())) == []
 
