@@ -203,10 +203,12 @@ def edits(policy: Policy, explanation: Explanation) -> tuple[Edit, ...]:
 def _stage(policy: Policy, place: Place, facts: Facts, decision: Decision) -> Stage:
     reading = _reading(policy, facts, decision)
     said = []
-    for rule in (*policy.rules, _LAST):
+    for rule in policy.rules:
         said.append(_said(policy, rule, reading))
         if said[-1].decides:
             break
+    else:
+        said.append(_said(policy, _LAST, reading))
     return Stage(place, reading, decision, tuple(said))
 
 

@@ -191,10 +191,28 @@ def test_a_session_without_a_request_is_explained_by_its_address() -> None:
     assert [stage.place for stage in explain(RULES, Question(facts)).stages] == [Place.OPENING]
 
 
-def test_an_address_that_stands_for_another_is_explained_as_what_decided() -> None:
-    explanation = explain(*asking(ALICE, "a.example", 80, "64:ff9b::7f00:1"))
-    assert (explanation.decision.rule, explanation.decision.detail) == (BY_GUARD, "loopback")
-    assert explanation.decisive.facts.address == ip_address("127.0.0.1")
+@pytest.mark.parametrize(
+    ("address", "detail", "read_as"),
+    [
+        pytest.param("64:ff9b::7f00:1", "loopback", "127.0.0.1", id="NAT64"),
+        pytest.param("2001:0:c633:6401::80ff:fffe", "loopback", "127.0.0.1", id="Teredo client"),
+        pytest.param("::", "loopback", "::1", id="none that stands for another"),
+    ],
+)
+def test_an_address_that_stands_for_another_is_explained_as_what_decided(
+    address: str, detail: str, read_as: str
+) -> None:
+    explanation = explain(*asking(ALICE, "a.example", 80, address))
+    assert (explanation.decision.rule, explanation.decision.detail) == (BY_GUARD, detail)
+    assert explanation.decisive.facts.address == ip_address(read_as)
+
+
+def test_an_address_that_is_denied_by_itself_is_explained_as_itself() -> None:
+    rules = policy({"id": "no-tunnels", "action": "deny", "to": "@embedded-ipv4"},
+                   {"id": "all", "action": "allow"})  # fmt: skip
+    explanation = explain(*asking(ALICE, "a.example", 80, "2002:c000:201::1", rules=rules))
+    assert explanation.decision.rule == "no-tunnels"
+    assert explanation.decisive.facts.address == ip_address("2002:c000:201::1")
 
 
 @pytest.mark.parametrize(
