@@ -33,6 +33,7 @@ from socksd.observe.fanout import observers
 from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
 from socksd.observe.refusals import Refusals
+from socksd.policy.cases import failures
 from socksd.relay.choose import choose, switchboard
 from socksd.server.door import Door
 from socksd.server.protocol import Sessions
@@ -111,7 +112,7 @@ def build(
 
     Raises:
         ConfigError: With all that is wrong and only shows now: endpoints,
-            password files, name servers.
+            password files, name servers, and the policy's own tests.
     """
     problems: list[Problem] = []
     endpoints = _endpoints(config, reactor, problems)
@@ -131,6 +132,8 @@ def build(
     # Made in any case: it finds what is wrong with the password files now.
     authenticator = _authenticator(config, threads, reactor, problems)
     resolver = _resolver(config, reactor, problems)
+    policy = config.policy()
+    problems += failures(policy, config.test)
     if problems or authenticator is None or resolver is None:
         raise ConfigError(problems)
     authenticator = part(("authenticator", config.auth), lambda: Part(what=authenticator))
@@ -162,7 +165,7 @@ def build(
             return Part(control.open, control.close)
 
         part(("control", config.control.socket), control)
-    deadlines, policy = config.deadlines, config.policy()
+    deadlines = config.deadlines
     runtime = Runtime(
         clock=reactor,
         authenticator=authenticator,

@@ -29,6 +29,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from socksd.app.own import own_networks
 from socksd.errors import ConfigError, Problem, did_you_mean
 from socksd.policy.builtin import built_in
+from socksd.policy.cases import Case, load_cases
 from socksd.policy.guard import Guard
 from socksd.policy.load import load_groups, load_rules, load_sets
 from socksd.policy.match import Group
@@ -309,6 +310,7 @@ class Config:
     log: Log = Log()
     reload: Reload = Reload()
     control: Control = Control()
+    test: tuple[Case, ...] = ()  # read, but not run yet: what the command line adds counts, too
 
     def policy(self) -> Policy:
         """Give the policy of the rules, guarded; without any, the built-in one, as it stands."""
@@ -377,20 +379,21 @@ def parse_config(text: str, name: str) -> Config:
         problems,
     )
     groups = load_groups(tables.pop("groups", {}), problems)
-    rules: tuple[Rule, ...] = ()
+    listeners = [name for _, name in names]
+    rules: tuple[Rule, ...] | None = None
     try:
-        rules = load_rules(
-            tables.pop("rule", []), {name for _, name in names}, sets=sets, groups=groups
-        )
+        rules = load_rules(tables.pop("rule", []), listeners, sets=sets, groups=groups)
     except ConfigError as error:
         problems += error.problems
+    tested = None if rules is None else rules or built_in(with_login=True).rules
+    cases = load_cases(tables.pop("test", []), listeners, groups, tested, problems)
     try:
         config = _converter.structure(tables, Config)
     except ClassValidationError as error:
         raise ConfigError([*_problems(error, ""), *problems]) from None
     if problems:
         raise ConfigError(problems)
-    return attrs.evolve(config, rule=rules, sets=sets, groups=groups)
+    return attrs.evolve(config, rule=rules or (), sets=sets, groups=groups, test=cases)
 
 
 def _listener_names(listeners: object) -> Iterator[tuple[int, str]]:
@@ -461,6 +464,7 @@ _converter.register_structure_hook(
         rule=override(omit=True),
         sets=override(omit=True),
         groups=override(omit=True),
+        test=override(omit=True),
     ),
 )
 

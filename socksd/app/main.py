@@ -1,4 +1,4 @@
-"""The ``socksd`` command: run the service, ask a running one, check, set passwords, test."""
+"""The ``socksd`` command: run the service, ask it, ask about a policy, test a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from getpass import getpass
 
 import socksd
-from socksd.app import propose, remote, replay
+from socksd.app import check, explain, propose, remote, replay
 from socksd.errors import SocksdError, did_you_mean
 
 
@@ -34,11 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add_help=False,
         help="serve, in the foreground; the options are those of twistd socks5 (run --help)",
     )
-    checking = commands.add_parser(
-        "check", help="say everything that is wrong with a configuration"
-    )
-    checking.add_argument("config", metavar="CONFIG")
-    checking.set_defaults(do=lambda parsed: check(parsed.config))
+    check.add_to(commands)
+    explain.add_to(commands)
     replay.add_to(commands)
     propose.add_to(commands)
     keeping = commands.add_parser(
@@ -74,13 +71,6 @@ def run(arguments: Sequence[str]) -> None:
 
     sys.argv[1:] = ["--nodaemon", "--pidfile=", "socks5", *arguments]
     twistd.run()
-
-
-def check(config: str) -> None:
-    """Check a configuration by the road the server takes."""
-    from socksd.app.tap import Options  # the whole service, which other commands do without
-
-    Options().parseOptions([f"--config={config}", "--check"])
 
 
 def passwd(file: str, user: str) -> None:

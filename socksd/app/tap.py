@@ -129,6 +129,18 @@ class Options(usage.Options, AuthOptionMixin):
         return attrs.evolve(config, listener=tuple(listeners), auth=auth)
 
 
+def configured(path: str) -> Config:
+    """
+    Give what the service would run by, were it told no more than ``--config``.
+
+    Raises:
+        ConfigError: It cannot be read, or has problems.
+    """
+    options = Options()
+    options.path = os.path.abspath(path)
+    return options.parse(options.read())
+
+
 def makeService(options: Options) -> IService:
     """Give the gateway that *options* have built."""
     from twisted.internet import reactor

@@ -72,7 +72,7 @@ def load_sets(
         problems.append(Problem("sets", f"must be a table, not {values.type_of(tables)}"))
         return sets
     for name, written in tables.items():
-        path = _below("sets", name)
+        path = below("sets", name)
         try:
             reference = "@" + values.name(name, "name of a set")
             if reference in special:
@@ -98,7 +98,7 @@ def load_groups(tables: object, problems: list[Problem]) -> dict[str, Group]:
         problems.append(Problem("groups", f"must be a table, not {values.type_of(tables)}"))
         return groups
     for name, written in tables.items():
-        path = _below("groups", name)
+        path = below("groups", name)
         try:
             values.name(name, "name of a group")
         except Wrong as error:
@@ -108,7 +108,7 @@ def load_groups(tables: object, problems: list[Problem]) -> dict[str, Group]:
             problems.append(Problem(path, message))
             written = []
         users = [
-            _value(value, f"{path}[{index}]", values.some_text, problems)
+            read_value(value, f"{path}[{index}]", values.some_text, problems)
             for index, value in enumerate(written)
         ]
         groups[name] = Group(name, frozenset(user for user in users if user is not None))
@@ -172,7 +172,7 @@ class _Loader:
         for key in table:
             if key not in KEYS:
                 hint = did_you_mean(key, KEYS)
-                self.problems.append(Problem(_below(path, key), f"there is no such key{hint}"))
+                self.problems.append(Problem(below(path, key), f"there is no such key{hint}"))
         for key in ("id", "action"):
             if key not in table:
                 self.problems.append(Problem(f"{path}.{key}", "is missing"))
@@ -220,7 +220,7 @@ class _Loader:
         """Read the one value of a key; ``None`` where the key is not there."""
         if key not in table:
             return None
-        return _value(table[key], f"{path}.{key}", read, self.problems)
+        return read_value(table[key], f"{path}.{key}", read, self.problems)
 
     def any(
         self,
@@ -235,10 +235,10 @@ class _Loader:
             return None
         path, written = f"{path}.{key}", table[key]
         if not isinstance(written, list):
-            found = [_value(written, path, read, self.problems)]
+            found = [read_value(written, path, read, self.problems)]
         elif written:
             found = [
-                _value(value, f"{path}[{index}]", read, self.problems)
+                read_value(value, f"{path}[{index}]", read, self.problems)
                 for index, value in enumerate(written)
             ]
         else:
@@ -248,22 +248,22 @@ class _Loader:
         return make(value for value in found if value is not None)
 
     def listener(self, value: object) -> str:
-        return _known(value, self.listeners, "listener")
+        return known_name(value, self.listeners, "listener")
 
     def group(self, value: object) -> Group:
-        return self.groups[_known(value, self.groups, "group")]
+        return self.groups[known_name(value, self.groups, "group")]
 
     def route(self, value: object) -> str:
-        return _known(value, self.routes, "route")
+        return known_name(value, self.routes, "route")
 
     def limit(self, value: object) -> str:
-        return _known(value, self.limits, "limits")
+        return known_name(value, self.limits, "limits")
 
     def networks(self, value: object) -> IPNetwork | HostSet:
         """Read a network, or a set that has nothing but networks."""
         if not _is_reference(value):
             return values.network(value)
-        found = self.sets[_known(value, self.sets, "set")]
+        found = self.sets[known_name(value, self.sets, "set")]
         if found.names:
             raise Wrong(f"{found.name} holds names; here stand addresses and networks")
         return found
@@ -272,7 +272,7 @@ class _Loader:
         """Read a network, a pattern of names, or a set."""
         if not _is_reference(value):
             return values.target(value)
-        return self.sets[_known(value, self.sets, "set")]
+        return self.sets[known_name(value, self.sets, "set")]
 
 
 def _members(
@@ -283,7 +283,7 @@ def _members(
         yield from _file(written, path, read, problems)
     elif isinstance(written, list):
         for index, value in enumerate(written):
-            yield _value(value, f"{path}[{index}]", _member, problems)
+            yield read_value(value, f"{path}[{index}]", _member, problems)
     else:
         message = f'must be a list or {{ file = "..." }}, not {values.type_of(written)}'
         problems.append(Problem(path, message))
@@ -296,9 +296,9 @@ def _file(
     for key in table:
         if key != "file":
             hint = did_you_mean(key, ["file"])
-            problems.append(Problem(_below(path, key), f"there is no such key{hint}"))
+            problems.append(Problem(below(path, key), f"there is no such key{hint}"))
     path = f"{path}.file"
-    file = _value(table.get("file", ""), path, values.some_text, problems)
+    file = read_value(table.get("file", ""), path, values.some_text, problems)
     if file is None:
         return
     try:
@@ -333,7 +333,7 @@ def _is_reference(value: object) -> bool:
     return isinstance(value, str) and value.startswith("@")
 
 
-def _known(value: object, known: Collection[str], kind: str) -> str:
+def known_name(value: object, known: Collection[str], kind: str) -> str:
     """Read a name that must be one of those there are."""
     name = values.some_text(value)
     if name not in known:
@@ -342,7 +342,7 @@ def _known(value: object, known: Collection[str], kind: str) -> str:
     return name
 
 
-def _value(
+def read_value(
     value: object, path: str, read: Callable[[object], T], problems: list[Problem]
 ) -> T | None:
     """Read one value; a mistake becomes a problem."""
@@ -353,5 +353,6 @@ def _value(
         return None
 
 
-def _below(path: str, key: str) -> str:
+def below(path: str, key: str) -> str:
+    """Give the path of a key in the table at *path*."""
     return f"{path}.{key}" if _BARE_KEY.fullmatch(key) else f"{path}.{json.dumps(key)}"

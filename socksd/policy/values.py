@@ -174,14 +174,14 @@ def hours(value: object) -> Hours:
     found = _HOURS.fullmatch(text)
     if found is None or not (found["days"] or found["times"]):
         raise Wrong(f'{text!r} is no time; write one as "mon-fri 07:00-20:00 Europe/Berlin"')
-    days, times, zone = found.groups()
-    if not zone:
+    days, times, where = found.groups()
+    if not where:
         raise Wrong(f'{text!r} names no time zone; write one behind it: "{text} Europe/Berlin"')
     begin, end = _times(times) if times else (0, _DAY)
     if end < begin:  # over midnight: of the day on which it begins
         end += _DAY
     starts = sorted(_days(days) if days else range(7))
-    return Hours(_zone(zone), tuple(range(d * _DAY + begin, d * _DAY + end) for d in starts))
+    return Hours(zone(where), tuple(range(d * _DAY + begin, d * _DAY + end) for d in starts))
 
 
 def _times(text: str) -> tuple[int, int]:
@@ -208,7 +208,8 @@ def _days(text: str) -> set[int]:
     return days
 
 
-def _zone(text: str) -> tzinfo:
+def zone(text: str) -> tzinfo:
+    """Read the name of a time zone."""
     if text == "UTC":  # also where there are no data of zones
         return UTC
     try:

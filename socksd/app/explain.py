@@ -1,0 +1,319 @@
+"""
+``socksd explain``: why the policy says what it says, and what would turn it.
+
+With ``--json`` one object is written, whose shape is stable; new keys may come::
+
+    {"question": {"client", "listener", "user", "groups", "command", "host", "port", "time",
+                  "addresses"},
+     "verdict": "deny", "rule": "default", "detail": "", "text": "",
+     "stages": [{"stage": "request", "address": null, "verdict", "rule", "detail",
+                 "reports": [{"rule", "would"}],
+                 "rules": [{"id", "action", "report", "matches", "key", "wanted", "fact",
+                            "guard"}]}],
+     "changes": [{"rule": "dba", "verdict": "allow",
+                  "facts": [{"key": "at", "value": "wed 07:00 UTC"}]}],
+     "edits": [{"rule": "dba", "key": "ports", "fact": "5433"}]}
+
+``matches`` is true, false, or null where that depends on what is not known
+yet; ``key`` is then the condition that fails or is open, else null. An edit
+with an empty ``key`` is the removal of the rule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from socksd.address import Destination, IPAddress, reached
+from socksd.app.config import Config
+from socksd.app.logged import question_of
+from socksd.app.tap import configured
+from socksd.errors import ConfigError, did_you_mean
+from socksd.facts import ANONYMOUS, Facts, Principal, Verdict
+from socksd.policy import values
+from socksd.policy.cases import address, destination, moment, zones_of
+from socksd.policy.explain import Edit, Explanation, Place, Question, Said, Stage, edits, explain
+from socksd.policy.guard import GUARD
+from socksd.policy.nearest import Turn, nearest
+from socksd.policy.rules import Policy
+from socksd.policy.values import Wrong
+from socksd.policy.words import COMMANDS, UNKNOWN, clock, found, user, wanted
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+_SAYS = {Verdict.ALLOW: "allowed", Verdict.DENY: "denied", Verdict.DEFER: "not settled"}
+_COLOURS = {Verdict.ALLOW: "32", Verdict.DENY: "31", Verdict.DEFER: "33"}  # ECMA-48 SGR
+_DIM = "2"
+
+Paint = Callable[[str, str], str]  # text in a colour
+
+
+def add_to(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to those of ``socksd``."""
+    parser = commands.add_parser(
+        "explain",
+        help="say why the policy allows or denies a request, and what would turn it",
+    )
+    parser.add_argument("--config", "-c", metavar="FILE", required=True)
+    parser.add_argument("--from", dest="client", metavar="ADDRESS", help="where the client is")
+    parser.add_argument("--user", help="who has logged in; without it nobody has")
+    parser.add_argument(
+        "--group", action="append", default=[], help="what an authenticator reports (repeatable)"
+    )
+    parser.add_argument("--listener", metavar="NAME", help="by default the first one")
+    parser.add_argument("--at", metavar="TIME", help='as "tue 22:00" or "tue 22:00 Europe/Berlin"')
+    parser.add_argument(
+        "--resolves", metavar="ADDRESS", nargs="+", action="extend", help="where the name leads"
+    )
+    parser.add_argument("--lookup", action="store_true", help="ask the system where it leads")
+    parser.add_argument(
+        "--log-line", metavar="JSON", help="a line of the access log; -: read one from stdin"
+    )
+    parser.add_argument("--json", action="store_true", help="write one JSON object")
+    parser.add_argument("command", nargs="?", choices=sorted(COMMANDS.values()))
+    parser.add_argument("destination", nargs="?", metavar="HOST:PORT")
+    parser.set_defaults(do=lambda parsed: run(parser, parsed))
+
+
+def run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
+    """
+    Explain.
+
+    Raises:
+        SystemExit: The configuration or the command line has problems.
+    """
+    try:
+        config = configured(parsed.config)
+    except ConfigError as error:
+        raise SystemExit("\n".join(f"socksd: {each}" for each in error.problems)) from error
+    try:
+        question = _question(config, parsed)
+    except (Wrong, ValueError) as error:
+        parser.error(str(error))
+    policy = config.policy()
+    explanation = explain(policy, question)
+    turns, edited = nearest(policy, question), edits(policy, explanation)
+    if parsed.json:
+        sys.stdout.write(json.dumps(as_object(explanation, turns, edited), indent=2) + "\n")
+        return
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    paint = _paint if colour else _plain
+    for line in as_lines(policy, explanation, turns, edited, paint):
+        sys.stdout.write(line + "\n")
+
+
+def _question(config: Config, parsed: argparse.Namespace) -> Question:
+    """
+    Make a question of the command line.
+
+    Raises:
+        Wrong: A value is none.
+        ValueError: Likewise; or something is missing.
+    """
+    if parsed.log_line:
+        line = sys.stdin.readline() if parsed.log_line == "-" else parsed.log_line
+        question = question_of(line)
+    else:
+        question = _said(config, parsed)
+    host = question.facts.destination and question.facts.destination.host
+    if not isinstance(host, str):
+        return question
+    if parsed.resolves:
+        return Question(question.facts, tuple(map(address, parsed.resolves)))
+    if parsed.lookup:
+        return Question(question.facts, look_up(host))
+    return question
+
+
+def _said(config: Config, parsed: argparse.Namespace) -> Question:
+    if not (parsed.client and parsed.destination):
+        raise ValueError('say --from ADDRESS and what is asked for: connect "HOST:PORT"')
+    listeners = [listener.name for listener in config.listener]
+    listener = parsed.listener or listeners[0]
+    if listener not in listeners:
+        raise ValueError(f"no listener is named {listener!r}{did_you_mean(listener, listeners)}")
+    now = time.time()
+    if parsed.at:
+        zones = zones_of(config.rule)
+        now = moment(parsed.at, zones, datetime.fromtimestamp(now, UTC))
+    known = parsed.user is not None
+    principal = Principal(parsed.user, frozenset(parsed.group)) if known else ANONYMOUS
+    if parsed.group and not known:
+        raise ValueError("--group without --user: who has not logged in has no groups")
+    facts = Facts(address(parsed.client), listener, principal, time=now)
+    return Question(facts.asking(values.command(parsed.command), destination(parsed.destination)))
+
+
+def look_up(name: str) -> tuple[IPAddress, ...]:
+    """
+    Ask the system where a name leads.
+
+    Raises:
+        ValueError: Nowhere, or it cannot be asked.
+    """
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ValueError(f"cannot look up {name}: {error.strerror}") from error
+    return tuple(dict.fromkeys(reached(ip_address(where[0])) for *_, where in found))
+
+
+def _paint(text: str, code: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m"
+
+
+def _plain(text: str, code: str) -> str:
+    return text
+
+
+def as_lines(
+    policy: Policy,
+    explanation: Explanation,
+    turns: tuple[Turn, ...],
+    edited: tuple[Edit, ...],
+    paint: Paint = _plain,
+) -> Iterator[str]:
+    """Write an explanation for a terminal."""
+    question, decisive = explanation.question, explanation.decisive
+    yield _headline(policy, question)
+    yield ""
+    for stage in explanation.stages:
+        yield f"{_place(stage, explanation)}: {_word(stage, paint)}"
+    verdict = explanation.decision.verdict
+    looked_up = question.facts.command is not None and verdict is not Verdict.DENY
+    if looked_up and question.addresses is None and question.facts.address is None:
+        yield f"address: {UNKNOWN} (--resolves ADDRESS, or --lookup)"
+    yield ""
+    width = max(len(said.rule.id) for said in decisive.said)
+    for said in decisive.said:
+        mark = "=>" if said.decides else "  "
+        action = said.rule.action.value
+        line = f"{mark} {action:5}  {said.rule.id:{width}}  {_clause(said, decisive)}"
+        yield line if said.decides or said.answer is None else paint(line, _DIM)
+    behind = [rule.id for rule in policy.rules[len(decisive.said) :]]
+    if behind:
+        yield paint(f"   not asked: {', '.join(behind)}", _DIM)
+    yield ""
+    yield f"{paint(_SAYS[verdict], _COLOURS[verdict])} by {explanation.decision.rule}"
+    if explanation.decision.text:
+        yield f"  {explanation.decision.text}"
+    if turns or edited:
+        yield "and otherwise"
+        for turn in turns:
+            facts = " and ".join(f"{each.key} = {each.text}" for each in turn.changes)
+            yield f"  with {facts}: {_SAYS[turn.decision.verdict]} by {turn.decision.rule}"
+        for edit in edited:
+            what = f"had {edit.fact} in {edit.key}" if edit.key else "was not there"
+            yield f"  if rule {edit.rule} {what}"
+
+
+def _headline(policy: Policy, question: Question) -> str:
+    facts = question.facts
+    when = clock(facts.time, next(iter(sorted(zones_of(policy.rules), key=str)), UTC))
+    words = f"{user(facts)}, from {facts.client} at {facts.listener}, {when}"
+    if facts.command is None:
+        return f"{words}: no request"
+    return f"{words}: {COMMANDS[facts.command]} {facts.destination}"
+
+
+def _place(stage: Stage, explanation: Explanation) -> str:
+    if stage.place is not Place.ADDRESS:
+        return stage.place
+    # The reading that was decisive may be of what the address stands for.
+    index = [each for each in explanation.stages if each.place is Place.ADDRESS].index(stage)
+    address = (explanation.question.addresses or ())[index]
+    read_as = "" if address == stage.facts.address else f" as {stage.facts.address}"
+    return f"address {address}{read_as}"
+
+
+def _word(stage: Stage, paint: Paint) -> str:
+    decision = stage.decision
+    words = paint(decision.verdict.value, _COLOURS[decision.verdict]) + f" by {decision.rule}"
+    if decision.rule == GUARD and decision.detail:
+        words += f" ({decision.detail})"
+    for report in decision.reports:
+        words += f", {report.rule} would {report.verdict.value}"
+    return words
+
+
+def _clause(said: Said, stage: Stage) -> str:
+    """Say why a rule does not match, or what of it is not known; or that it does."""
+    if said.condition is not None:
+        condition = said.condition
+        is_open = f"depends on {condition.key}" if said.answer is None else condition.key
+        return f"{is_open} = {wanted(condition)}; this is {found(condition, stage.facts)}"
+    if said.objection:
+        return f"matches, but the guard says no: {said.objection}"
+    return "matches, on trial" if said.rule.on_trial else "matches"
+
+
+def as_object(
+    explanation: Explanation, turns: tuple[Turn, ...], edited: tuple[Edit, ...]
+) -> dict[str, Any]:
+    """Write an explanation for programs; see this module for the shape."""
+    facts, decision = explanation.question.facts, explanation.decision
+    destination: Destination | None = facts.destination
+    addresses = explanation.question.addresses
+    return {
+        "question": {
+            "client": str(facts.client),
+            "listener": facts.listener,
+            "user": facts.principal.name if facts.principal else None,
+            "groups": sorted(facts.principal.groups) if facts.principal else [],
+            "command": None if facts.command is None else COMMANDS[facts.command],
+            "host": None if destination is None else str(destination.host),
+            "port": None if destination is None else destination.port,
+            "time": datetime.fromtimestamp(facts.time, UTC).isoformat(),
+            "addresses": None if addresses is None else list(map(str, addresses)),
+        },
+        "verdict": decision.verdict.value,
+        "rule": decision.rule,
+        "detail": decision.detail,
+        "text": decision.text,
+        "stages": [_stage_object(stage) for stage in explanation.stages],
+        "changes": [
+            {
+                "rule": turn.decision.rule,
+                "verdict": turn.decision.verdict.value,
+                "facts": [{"key": each.key, "value": each.text} for each in turn.changes],
+            }
+            for turn in turns
+        ],
+        "edits": [{"rule": edit.rule, "key": edit.key, "fact": edit.fact} for edit in edited],
+    }
+
+
+def _stage_object(stage: Stage) -> dict[str, Any]:
+    decision, facts = stage.decision, stage.facts
+    return {
+        "stage": stage.place,
+        "address": None if facts.address is None else str(facts.address),
+        "verdict": decision.verdict.value,
+        "rule": decision.rule,
+        "detail": decision.detail,
+        "reports": [
+            {"rule": report.rule, "would": report.verdict.value} for report in decision.reports
+        ],
+        "rules": [
+            {
+                "id": said.rule.id,
+                "action": said.rule.action.value,
+                "report": said.rule.on_trial,
+                "matches": said.answer,
+                "key": said.condition and said.condition.key,
+                "wanted": said.condition and wanted(said.condition),
+                "fact": said.condition and found(said.condition, facts),
+                "guard": said.objection,
+            }
+            for said in stage.said
+        ],
+    }
