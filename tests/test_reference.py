@@ -15,6 +15,7 @@ import pytest
 
 from socksd.address import Destination
 from socksd.app.config import Config, parse_config
+from socksd.app.main import main
 from socksd.app.tap import Options
 from socksd.codes import Command, ReplyCode
 from socksd.errors import ConfigError
@@ -30,6 +31,7 @@ from socksd.server.states import Deadlines
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text()
 REFERENCE = (ROOT / "docs" / "configuration.rst").read_text()
+REPLAY = (ROOT / "docs" / "replay.rst").read_text()
 POLICY = (ROOT / "docs" / "policy.rst").read_text()
 
 CLIENT = ip_address("10.20.0.7")
@@ -107,7 +109,21 @@ def test_every_key_is_documented_with_its_default_and_no_other() -> None:
         assert parse_config(text, "the page") == Config(), field.name
 
 
-@pytest.mark.parametrize("toml", tomls(README) + tomls(REFERENCE) + tomls(POLICY))
+@pytest.mark.parametrize(
+    ("command", "title"), [("replay", "Trying a policy"), ("propose", "Making a policy")]
+)
+def test_every_option_of_a_command_on_logs_is_documented_and_no_other(
+    command: str, title: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out.partition("options:")[2]))
+    shown = set(re.findall(r"^``(--[a-z-]+)", section(REPLAY, title), re.MULTILINE))
+    assert shown == known - {"--help"}
+    assert f"``socksd {command} " in section(README, "Commands")
+
+
+@pytest.mark.parametrize("toml", tomls(README) + tomls(REFERENCE) + tomls(REPLAY) + tomls(POLICY))
 def test_examples_load(toml: str) -> None:
     parse_config(toml if "version" in toml else f"version = 1\n{toml}", "the page")
 

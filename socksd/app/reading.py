@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TextIO
 
 _LOOK = 4096  # lines between two looks at the clock
@@ -54,19 +54,23 @@ class Progress:
     Args:
         terminal: Where to draw.
         total: How many octets there will be.
+        clock: Gives seconds.
     """
 
-    def __init__(self, terminal: TextIO, total: int) -> None:
+    def __init__(
+        self, terminal: TextIO, total: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._terminal = terminal
         self._total = total
         self._done = 0
-        self._redraw_from = time.monotonic() + _REDRAW
+        self._clock = clock
+        self._redraw_from = clock() + _REDRAW
 
     def through(self, lines: Iterable[str]) -> Iterator[str]:
         """Give the lines on, and show how many octets they were."""
         for number, line in enumerate(lines, 1):
             self._done += len(line)
-            if not number % _LOOK and time.monotonic() >= self._redraw_from:
+            if not number % _LOOK and self._clock() >= self._redraw_from:
                 self._draw()
             yield line
 
@@ -81,4 +85,4 @@ class Progress:
         of = f"{self._done / _MIB:.0f} of {self._total / _MIB:.0f} MiB"
         self._terminal.write(f"\r[{bar:<{_WIDTH}}] {part:4.0%}  {of}\x1b[K")
         self._terminal.flush()
-        self._redraw_from = time.monotonic() + _REDRAW
+        self._redraw_from = self._clock() + _REDRAW
