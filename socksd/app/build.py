@@ -188,7 +188,10 @@ def build(
         Entrance(listener.name, listener.endpoint, endpoint)
         for listener, endpoint in zip(config.listener, endpoints, strict=True)
     )
-    rules = tuple((rule.id, rule.action.value) for rule in policy.rules)
+    rules = tuple(
+        (rule.id, f"would {rule.action.value}" if rule.on_trial else rule.action.value)
+        for rule in policy.rules
+    )
     return Generation(config, rules, entrances, runtime, tuple(parts))
 
 

@@ -34,6 +34,8 @@ class RuleCounters:
     """
     Count the decisions that stood: one for each session, by the rule it ended with.
 
+    A rule on trial counts the sessions that it would have decided otherwise.
+
     Ids come from configurations and not from clients, and each call of
     follow() forgets those that are no longer there, so what is kept is bounded.
 
@@ -55,9 +57,15 @@ class RuleCounters:
 
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
-        if not isinstance(event, SessionClosed) or event.rule is None:
+        if not isinstance(event, SessionClosed):
             return
-        hits = self.hits.get(event.rule)
+        if event.rule is not None:
+            self._count(event.rule, event)
+        for report in event.reports:
+            self._count(report.rule, event)
+
+    def _count(self, rule: str, event: SessionClosed) -> None:
+        hits = self.hits.get(rule)
         if hits is None:  # a rule that its last sessions have outlived
             return
         hits.count += 1

@@ -117,11 +117,11 @@ def http6(during: ExitStack, tmp_path: Path) -> HTTPOrigin:
 
 
 @pytest.fixture
-def names(during: ExitStack) -> Callable[[Mapping[str, Sequence[str]]], NameServer]:
+def names(during: ExitStack) -> Callable[..., NameServer]:
     """Start name servers that know a zone."""
 
-    def start(zone: Mapping[str, Sequence[str]]) -> NameServer:
-        server = NameServer(zone)
+    def start(zone: Mapping[str, Sequence[str]], ttl: int = 60) -> NameServer:
+        server = NameServer(zone, ttl)
         during.enter_context(serving(server))
         return server
 

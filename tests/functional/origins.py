@@ -148,13 +148,15 @@ class NameServer(socketserver.UDPServer):
 
     Args:
         zone: Addresses by name; any other name does not exist, except that
-            one beginning with ``never`` is never answered.
+            one beginning with ``never`` is never answered. May be changed.
+        ttl: Of every answer, in seconds.
         gate: Queries wait for it; set unless the test clears it.
     """
 
     max_packet_size = 4096
 
-    def __init__(self, zone: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, zone: Mapping[str, Sequence[str]], ttl: int = 60) -> None:
+        self._ttl = ttl
         self.gate = threading.Event()
         self.gate.set()
         self.asked: list[str] = []
@@ -178,6 +180,7 @@ class NameServer(socketserver.UDPServer):
         for text in self._zone.get(name, ()):
             record = dns.Record_A if ip_address(text).version == 4 else dns.Record_AAAA
             if query.queries[0].type in (record.TYPE, dns.ALL_RECORDS):
-                payload = record(text, ttl=60)
-                answer.answers.append(dns.RRHeader(name, record.TYPE, ttl=60, payload=payload))
+                payload = record(text, ttl=self._ttl)
+                header = dns.RRHeader(name, record.TYPE, ttl=self._ttl, payload=payload)
+                answer.answers.append(header)
         sock.sendto(answer.toStr(), client_address)

@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -49,7 +49,7 @@ MIB = 1 << 20
 LOGIN_FAILED, NOT_ALLOWED, HOST_UNREACHABLE = 1, 2, 4
 
 Origins = Callable[..., Origin]
-Names = Callable[[Mapping[str, Sequence[str]]], NameServer]
+Names = Callable[..., NameServer]
 
 
 def echoed(sock: socket.socket, octets: bytes = b"are you there?") -> bool:
@@ -652,3 +652,40 @@ action = "allow"
         assert answer(gateway.port, name, forbidden.port) == NOT_ALLOWED
     assert answer(gateway.port, b"mixed.test", forbidden.port) == 0  # by 127.0.0.1
     assert forbidden.accepted == 0
+
+
+def test_a_name_that_is_bound_anew_never_gets_a_connection(
+    serve: Serve, origin: Origins, names: Names
+) -> None:
+    """DNS rebinding: a permitted address first, then this host's own, with no TTL at all."""
+    inside = origin(echo, "127.0.0.2")
+    origin(echo, "127.0.0.3", inside.port)
+    zone = {"attacker.test": ["127.0.0.3"]}
+    server = names(zone, ttl=0)
+    gateway = serve(
+        config=f"""
+[resolver]
+via = "dns:127.0.0.1:{server.port}"
+[sets]
+outside = ["127.0.0.3"]
+[guard]
+never = "nothing"
+[[rule]]
+id = "outside"
+action = "allow"
+to = ".test"
+resolves_to = "@outside"
+"""
+    )
+    assert answer(gateway.port, b"attacker.test", inside.port) == 0
+    zone["attacker.test"] = ["127.0.0.2"]
+
+    def bound_anew() -> bool:
+        rep = answer(gateway.port, b"attacker.test", inside.port)
+        assert rep in (0, NOT_ALLOWED)  # 0 while the gateway goes by the first address
+        return rep == NOT_ALLOWED
+
+    wait_for("the second address", bound_anew)
+    zone["attacker.test"] = ["127.0.0.2", "127.0.0.3"]
+    wait_for("both", lambda: answer(gateway.port, b"attacker.test", inside.port) == 0)
+    assert inside.accepted == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from socksd.events import Outcome, SessionOpened
+from socksd.facts import Report, Verdict
 from socksd.observe.counters import RuleCounters
 from tests.observe.closed import SERVED
 
@@ -48,3 +49,10 @@ def test_a_rule_that_its_last_sessions_have_outlived_takes_no_memory() -> None:
     counters.follow(["local"])
     counters(replace(SERVED, rule="gone"))
     assert list(counters.hits) == ["local"]
+
+
+def test_a_rule_on_trial_counts_what_it_would_have_decided() -> None:
+    counters = RuleCounters(Time())
+    counters.follow(["local", "trial"])
+    counters(replace(SERVED, reports=(Report("trial", Verdict.DENY), Report("gone", Verdict.DENY))))
+    assert (counters.hits["local"].count, counters.hits["trial"].count) == (1, 1)
