@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from ipaddress import ip_network
-from itertools import chain
+from itertools import chain, islice
 from typing import TypeVar
 
 from socksd.policy.match import (
@@ -35,6 +35,7 @@ from socksd.policy.rules import Rule
 from socksd.policy.sets import HostSet, Prefixes, domains
 
 C = TypeVar("C", bound=Condition)
+T = TypeVar("T")
 Edges = tuple[int, ...]  # see edges_of()
 Sets = frozenset[HostSet]
 
@@ -48,19 +49,18 @@ def hidden_by(rule: Rule, before: Sequence[Rule]) -> tuple[Rule, ...]:
     One that holds all of it; or several that each hold all of it but in one
     key, and there hold together what it has.
     """
+    mine = {type(condition): condition for condition in rule.conditions}
     nearly: dict[type[Condition], list[Rule]] = {}
     for other in before:
-        unproved = [c for c in other.conditions if not _follows(rule, c)]
+        # Two are enough to know that it is of no use: most rules end here, at once.
+        unproved = [*islice((c for c in other.conditions if not _follows(mine, c)), 2)]
         if not unproved:
             return (other,)
-        if len(unproved) == 1:
+        if len(unproved) == 1 and type(unproved[0]) in mine:
             nearly.setdefault(type(unproved[0]), []).append(other)
     for kind, others in nearly.items():
-        mine = of_kind(rule, kind)
-        if mine is not None:
-            theirs = [c for other in others if (c := of_kind(other, kind)) is not None]
-            if inside(mine, theirs):
-                return tuple(others)
+        if inside(mine[kind], [c for o in others if (c := of_kind(o, kind)) is not None]):
+            return tuple(others)
     return ()
 
 
@@ -135,23 +135,27 @@ def has_names(condition: ToHost) -> bool:
     return any(each.names for each in condition.sets)
 
 
-def _follows(rule: Rule, condition: Condition) -> bool:
-    """Say whether *condition* matches whenever *rule* does."""
-    mine = of_kind(rule, type(condition))
+def _follows(rule: Mapping[type[Condition], Condition], condition: Condition) -> bool:
+    """Say whether *condition* matches whenever all those of a rule do."""
+    mine = rule.get(type(condition))
     if mine is not None and inside(mine, [condition]):
         return True
-    from_, to, lands = of_kind(rule, FromNetworks), of_kind(rule, ToHost), of_kind(rule, ResolvesTo)
     match condition:
         case FromNetworks():
             return addresses_inside(_EVERYWHERE, condition.sets)
         case NotFrom():
-            return from_ is not None and _apart(from_.sets, condition.sets)
+            from_ = rule.get(FromNetworks)
+            return isinstance(from_, FromNetworks) and _apart(from_.sets, condition.sets)
         case ToHost():
-            return lands is not None and addresses_inside(lands.sets, condition.sets)
+            lands = rule.get(ResolvesTo)
+            return isinstance(lands, ResolvesTo) and addresses_inside(lands.sets, condition.sets)
         case ResolvesTo():
             # A network, unlike a name, is found only by the address itself.
+            to = rule.get(ToHost)
             return (
-                to is not None and not has_names(to) and addresses_inside(to.sets, condition.sets)
+                isinstance(to, ToHost)
+                and not has_names(to)
+                and addresses_inside(to.sets, condition.sets)
             )
         case _:
             return False
@@ -159,9 +163,6 @@ def _follows(rule: Rule, condition: Condition) -> bool:
 
 def _like(mine: C, theirs: Sequence[Condition]) -> list[C]:
     return [each for each in theirs if isinstance(each, type(mine))]
-
-
-T = TypeVar("T")
 
 
 def _union(sets: Iterable[AbstractSet[T]]) -> frozenset[T]:
@@ -193,7 +194,7 @@ def _domain(glob: str) -> str:
     return re.split(r"[*?]", glob)[-1].partition(".")[2]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16_384)  # more than rules have keys: each is asked for by each other rule
 def _networks(sets: Sets) -> tuple[Edges, Edges]:
     """Give the edges of all networks, of IPv4 and IPv6."""
     all_of = [each.networks for each in sets]

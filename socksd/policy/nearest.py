@@ -130,8 +130,8 @@ def options(condition: Condition, question: Question) -> Iterator[Change]:
         case ToPorts():
             port = facts.destination.port if facts.destination else 0
             sides = {side for edge in condition.edges for side in (edge - 1, edge)}
-            near = sorted(sides & set(range(65536)), key=lambda each: (abs(each - port), each))
-            yield from (Change("port", str(each), each) for each in near)
+            near = sorted(sides, key=lambda each: (abs(each - port), each))
+            yield from (Change("port", str(each), each) for each in near if 0 <= each <= 65535)
         case At():
             for zone, edges in condition.zones:
                 for time in sorted(next_minute(facts.time, zone, edge) for edge in edges):
