@@ -119,7 +119,7 @@ class _Site(Site):
     noisy = False
 
     def __init__(self, routes: Routes, clock: IReactorTime) -> None:
-        super().__init__(_Answers(routes), _Request, timeout=IDLE, reactor=clock)  # type: ignore[no-untyped-call]
+        super().__init__(_Answers(routes), _Request, timeout=IDLE, reactor=clock)  # type: ignore[no-untyped-call]  # Twisted's
         self.displayTracebacks = False
 
     def startFactory(self) -> None:
@@ -135,7 +135,7 @@ class _Answers(Resource):
     isLeaf = True
 
     def __init__(self, routes: Routes) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
         self._routes = routes
 
     def render(self, request: _Request) -> bytes:

@@ -115,7 +115,7 @@ class _Race:
     def _connected(self, protocol: IProtocol, position: int) -> None:
         del self._attempts[position]
         if self._over:  # connected although cancelled
-            transport: ITCPTransport = protocol.transport  # type: ignore[attr-defined]
+            transport: ITCPTransport = protocol.transport  # type: ignore[attr-defined]  # a Protocol
             transport.abortConnection()
             return
         self._end()

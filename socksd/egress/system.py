@@ -43,7 +43,7 @@ class LookupThreads(ThreadPool):
     wait half a minute for a name server.
     """
 
-    threadFactory = staticmethod(partial(Thread, daemon=True))  # type: ignore[assignment]
+    threadFactory = staticmethod(partial(Thread, daemon=True))  # type: ignore[assignment]  # as it calls it
 
     def __init__(self, most: int = THREADS) -> None:
         super().__init__(0, most, "socksd-resolve")

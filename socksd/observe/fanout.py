@@ -25,7 +25,7 @@ def observers(*many: Observer) -> Observer:
         for position, observer in enumerate(many):
             try:
                 observer(event)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 -- whatever it is, see above
                 kind = position, type(event), type(error)
                 failures[kind] += 1
                 count = failures[kind]

@@ -129,5 +129,5 @@ def _denied(decision: Decision) -> Refused:
 def _address(peer: IAddress) -> tuple[IPAddress, int]:
     """Give address and port of a TCP transport's side."""
     host: str = peer.host  # type: ignore[attr-defined]  # IPv4Address and IPv6Address have it
-    port: int = peer.port  # type: ignore[attr-defined]
+    port: int = peer.port  # type: ignore[attr-defined]  # and this
     return unmapped(ip_address(host.partition("%")[0])), port
