@@ -254,6 +254,37 @@ def test_what_does_not_is_a_problem_with_its_reason(keys: Table, told: str) -> N
     assert failure(**keys) == f"test[0]: {told}"
 
 
+def expecting(**reports: str) -> Table:
+    return TEST | {"expect": {"action": "allow", "reports": reports}}
+
+
+def test_what_rules_on_trial_would_have_done_may_be_expected() -> None:
+    (right, wrong, none, all_others), found = load(
+        expecting(trial="deny"),
+        expecting(trial="allow"),
+        expecting(),
+        TEST,
+    )
+    assert not found
+    assert all_others.reports is None
+    assert list(failures(POLICY, [right, all_others])) == []
+    assert [problem.message for problem in failures(POLICY, [wrong, none])] == [
+        "expected rules on trial to say trial = allow, not trial = deny",
+        "expected rules on trial to say nothing, not trial = deny",
+    ]
+
+
+def test_only_rules_on_trial_report() -> None:
+    assert problems(expecting(db="deny")) == {"test[0].expect.reports.db": "there is no such key"}
+    assert problems(expecting(trail="deny", trial="alow")) == {
+        "test[0].expect.reports.trail": "there is no such key; did you mean 'trial'?",
+        "test[0].expect.reports.trial": "'alow' is none of 'allow', 'deny'; did you mean 'allow'?",
+    }
+    cases, found = load(expecting(trail="deny"), rules=None)
+    assert cases
+    assert not found
+
+
 def test_a_test_of_a_name_has_to_say_where_it_leads() -> None:
     (case,), _ = load({"as": AS, "expect": {"action": "allow"}})
     (problem,) = failures(POLICY, [case])

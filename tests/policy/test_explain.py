@@ -186,6 +186,14 @@ def test_a_refusal_by_all_addresses_is_that_of_the_first() -> None:
     assert explanation.decisive is explanation.stages[2]
 
 
+def test_of_several_permitted_addresses_the_first_stands() -> None:
+    """It is the first that is dialled."""
+    rules = policy({"id": "a", "action": "allow", "resolves_to": "10.0.0.1"},
+                   {"id": "b", "action": "allow", "resolves_to": "10.0.0.2"})  # fmt: skip
+    question = asking(ALICE, "a.example", 80, "10.0.0.1", "10.0.0.2", rules=rules)[1]
+    assert explain(rules, question).decision.rule == "a"
+
+
 def test_a_session_without_a_request_is_explained_by_its_address() -> None:
     facts = Facts(CLIENTS[0], "office", ANONYMOUS)
     assert [stage.place for stage in explain(RULES, Question(facts)).stages] == [Place.OPENING]
