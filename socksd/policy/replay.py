@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from typing import Any
 
 from socksd.events import Asked
 from socksd.facts import Decision, Facts, Verdict
@@ -19,7 +20,10 @@ from socksd.policy.match import Answer, At
 from socksd.policy.records import Key, Record, Unusable, Unused, moment, read, record
 from socksd.policy.rules import Policy
 
-_REMEMBERED = 100_000  # keys; of a log without repetitions this many are in memory
+_REMEMBERED = 300_000  # keys, of some 500 octets each; then it begins anew
+
+
+_SHARED = (str, tuple)  # numbers are small, and 1 equals True
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,7 @@ def replay(lines: Iterable[str], new: Policy, old: Policy | None = None) -> Repl
     replayed = Replayed()
     hours = _Hours(new, old)
     known: dict[Hashable, Difference | Unused | None] = {}
+    parts: dict[Any, Any] = {}
     for line in lines:
         try:
             written, key = read(line)
@@ -129,13 +134,17 @@ def replay(lines: Iterable[str], new: Policy, old: Policy | None = None) -> Repl
         except Unusable as unusable:
             replayed.unused[unusable.why] += 1
             continue
-        question = key, inside
         try:
-            found = known[question]
+            found = known[key, inside]
         except KeyError:
             if len(known) >= _REMEMBERED:
                 known.clear()
-            found = known[question] = _compare(key, time, new, old)
+                parts.clear()
+            # The same few users and hosts in every key: once in memory, not each time.
+            key = tuple(
+                parts.setdefault(part, part) if type(part) in _SHARED else part for part in key
+            )
+            found = known[key, inside] = _compare(key, time, new, old)
         if isinstance(found, Unused):
             replayed.unused[found] += 1
             continue
