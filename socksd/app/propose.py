@@ -14,7 +14,7 @@ import attrs
 
 from socksd.app.config import Config, load_config
 from socksd.app.reading import lines_of
-from socksd.app.replay import unused_lines
+from socksd.app.replay import many, unused_lines
 from socksd.errors import ConfigError, Problem
 from socksd.facts import Verdict
 from socksd.policy.load import load_groups
@@ -90,7 +90,7 @@ def run(parsed: argparse.Namespace) -> None:
 def toml(proposal: Proposal, bound: float, group: Group | None = None) -> str:
     """Write a proposal as a configuration."""
     lines = [
-        f"# Allows {_many(proposal.sessions, 'session')} by {_many(len(proposal.rules), 'rule')}.",
+        f"# Allows {many(proposal.sessions, 'session')} by {many(len(proposal.rules), 'rule')}.",
         f"# For each host seen a suffix or a network holds {bound:g} unseen at most.",
         "version = 1",
     ]
@@ -98,16 +98,12 @@ def toml(proposal: Proposal, bound: float, group: Group | None = None) -> str:
         lines += ["", "[groups]", _pair(group.name, sorted(group.users))]
     for each in proposal.rules:
         more = f" and holds {each.unseen:,} more" if each.unseen else ""
-        decides = f"# Decides {_many(each.sessions, 'session')}"
-        lines += ["", f"{decides}; is for {_many(each.seen, 'host')}{more}.", "[[rule]]"]
+        decides = f"# Decides {many(each.sessions, 'session')}"
+        lines += ["", f"{decides}; is for {many(each.seen, 'host')}{more}.", "[[rule]]"]
         lines += [_pair(key, value) for key, value in each.rule.items()]
     for each in proposal.rules:
         lines += ["", "[[test]]", *(_pair(key, value) for key, value in each.test.items())]
     return "\n".join(lines) + "\n"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _pair(key: str, value: object) -> str:
@@ -132,7 +128,7 @@ def _value(value: object) -> str:
 
 def _left_out(proposal: Proposal) -> Iterator[str]:
     for why, count in sorted(proposal.left_out.items()):
-        yield f"left out: {count:,} sessions that {why}"
+        yield f"left out: {many(count, 'session')} that {why}"
 
 
 def _group(name: str, config: Config) -> Group:

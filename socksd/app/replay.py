@@ -109,7 +109,12 @@ def report(replayed: Replayed) -> Iterator[str]:
 def unused_lines(unused: dict[Unused, int]) -> Iterator[str]:
     """Say how many lines of a log were not used, and why."""
     for why, count in sorted(unused.items()):
-        yield f"not used: {count:,} lines {why}"
+        yield f"not used: {many(count, 'line')} {why}"
+
+
+def many(count: int, what: str) -> str:
+    """Write how many there are of something."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def document(replayed: Replayed) -> dict[str, object]:

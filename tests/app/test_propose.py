@@ -105,7 +105,7 @@ def test_what_is_left_out_is_said(access: str, capsys: pytest.CaptureFixture[str
     _, err = proposed(capsys, "--log", access, "--user", "bob")
     assert err == (
         "socksd: left out: 4 sessions that were of others\n"
-        "socksd: not used: 1 lines without what a decision uses, as older versions wrote them\n"
+        "socksd: not used: 1 line without what a decision uses, as older versions wrote them\n"
     )
 
 
@@ -149,7 +149,7 @@ def test_the_guard_is_that_of_the_configuration(
     access = written(tmp_path / "log", visit("127.0.0.1"))
     out, err = proposed(capsys, "--log", access)
     assert "rule" not in tomllib.loads(out)
-    assert "left out: 1 sessions that led where the guard" in err
+    assert "left out: 1 session that led where the guard" in err
     config = tmp_path / "socksd.toml"
     config.write_text('version = 1\n[guard]\nnever = ["link-local"]\n')
     out, _ = proposed(capsys, "--log", access, "--config", str(config))

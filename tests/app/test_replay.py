@@ -165,7 +165,7 @@ def test_lines_that_say_nothing_are_counted(
     main(["replay", new, "--log", access])
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:3] == [
-        "not used: 1 lines torn, or no JSON objects",
+        "not used: 1 line torn, or no JSON objects",
         "not used: 2 lines without what a decision uses, as older versions wrote them",
     ]
 

@@ -185,6 +185,11 @@ def test_two_users_are_never_written_the_same(user: str, written: str) -> None:
     assert (shown, unspelled(shown)) == (written, user)
 
 
+def test_groups_are_spelled_as_users_are() -> None:
+    groups = frozenset({"caf\udce9", "ops"})
+    assert json.loads(record(replace(SERVED, groups=groups)))["groups"] == [r"caf\udce9", "ops"]
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.999_999, 0.999_999_4, 0.999_999_9])
 def test_the_time_is_in_the_minute_that_rules_see(fraction: float) -> None:
     """Else a rule's hours would begin for the log when they have not yet for the session."""

@@ -144,9 +144,9 @@ def test_networks_hold_every_address_are_paid_for_and_are_the_fewest(
         pytest.param("192.0.2.4 192.0.2.6", 1, "192.0.2.4/30", id="two more for two"),
         pytest.param("2001:db8::1 2001:db8::2", 1, "2001:db8::/126", id="IPv6"),
         pytest.param("192.0.2.4 ::c000:205", 9, "192.0.2.4 ::c000:205", id="families are apart"),
-        pytest.param("9.255.255.255 10.0.0.0", 1, "9.255.255.255 10.0.0.0", id="private is apart"),
-        pytest.param("10.0.0.0 10.255.255.255", 1e9, "10.0.0.0/8", id="not beyond private space"),
-        pytest.param("10.0.0.1 172.16.0.1", 1e9, "10.0.0.1 172.16.0.1", id="nor to other such"),
+        pytest.param("9.0.0.1 10.0.0.1", 1e10, "9.0.0.1 10.0.0.1", id="private is apart"),
+        pytest.param("10.0.0.0 10.255.255.255", 1e10, "10.0.0.0/8", id="not beyond private space"),
+        pytest.param("10.0.0.1 172.16.0.1", 1e10, "10.0.0.1 172.16.0.1", id="nor to other such"),
         pytest.param("", 1, "", id="nothing"),
     ],
 )

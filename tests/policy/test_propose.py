@@ -289,5 +289,11 @@ def test_an_address_in_disguise_is_allowed_as_all_that_it_is() -> None:
     assert sorted(tos) == [["10.7.0.1", "64:ff9b::a07:1"], ["n.example"]]
 
 
+def test_an_address_may_stand_for_none_at_all() -> None:
+    """0.0.0.0, which is this host; nothing can be written for it as it stands."""
+    (rule,) = rules(seen(visit("2002::1"), guard=None))
+    assert rule["to"] == ["127.0.0.1", "2002::1"]
+
+
 def test_torn_lines_are_counted() -> None:
     assert propose(["{"], 1.0, None).unused == {Unused.TORN: 1}

@@ -285,6 +285,26 @@ def test_whether_it_goes_on_settled_or_not_is_no_change(visit: Visit, after: lis
     assert (replayed.sessions, replayed.groups) == (1, {})
 
 
+def test_the_rule_of_a_refusal_is_that_of_the_first_question() -> None:
+    """Later ones could have been refused by a rule further up."""
+    not_alice: Table = {"id": "not-alice", "action": "deny", "user": "alice"}
+    lines = log(policy(ALL), replace(LITERAL, principal=Principal("alice")))
+    after = policy(not_alice, NOT_OFFICE, ALL)
+    assert changes(replay(lines, after)) == [("allow all", "deny not-office", 1)]
+
+
+def test_of_several_addresses_one_that_is_permitted_is_enough() -> None:
+    lines = log(policy(ALL), replace(NAMED, dialled=None))
+    assert replay(lines, policy(NOT_TEN, ALL)).groups == {}
+
+
+def test_an_address_is_judged_as_what_it_reaches() -> None:
+    """To connect to 0.0.0.0 is to connect to this host."""
+    not_here: Table = {"id": "not-here", "action": "deny", "to": "127.0.0.1"}
+    lines = log(policy(ALL), Visit(destination=Destination.named("0.0.0.0", 443), dialled=None))
+    assert changes(replay(lines, policy(not_here, ALL))) == [("allow all", "deny not-here", 1)]
+
+
 def test_the_old_policy_replaces_what_the_log_says() -> None:
     """A log of several days may have been made under several policies."""
     lines = log(policy(ALL), LITERAL)
