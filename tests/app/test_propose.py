@@ -10,6 +10,7 @@ import pytest
 
 from socksd.app.config import parse_config
 from socksd.app.main import main
+from socksd.policy.cases import failures
 from socksd.policy.replay import replay
 from tests.app.test_replay import written
 from tests.policy.test_propose import ALICE, BOB, CAROL, visit
@@ -31,10 +32,6 @@ def proposed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, 
     main(["propose", *arguments])
     captured = capsys.readouterr()
     return captured.out, captured.err
-
-
-def without_tests(text: str) -> str:
-    return text.partition("\n[[test]]")[0]
 
 
 def test_the_proposal_is_a_configuration_with_tests(
@@ -82,7 +79,9 @@ def test_the_proposal_allows_the_log_it_was_made_of(
     access: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, _ = proposed(capsys, "--log", access)
-    config = parse_config(without_tests(out), "the proposal")
+    config = parse_config(out, "the proposal")
+    assert config.test
+    assert list(failures(config.policy(), config.test)) == []
     replayed = replay(log(policy(ALL), *VISITS), config.policy())
     assert (replayed.sessions, replayed.changed) == (7, 0)
 
@@ -116,7 +115,7 @@ def test_a_groups_rules_come_with_the_group(
     config = tmp_path / "socksd.toml"
     config.write_text('version = 1\n[groups]\nops = ["bob"]\n')
     out, _ = proposed(capsys, "--log", access, "--config", str(config), "--group", "ops")
-    assert parse_config(without_tests(out), "the proposal").groups["ops"].users == {"bob"}
+    assert parse_config(out, "the proposal").groups["ops"].users == {"bob"}
     (rule,) = tomllib.loads(out)["rule"]
     assert (rule["group"], rule["to"]) == ("ops", ["a.example", "b.example"])
 
@@ -167,7 +166,7 @@ def test_whatever_a_user_is_called_stands_in_the_proposal(
     tables: dict[str, Any] = tomllib.loads(out)
     assert tables["rule"][0]["user"] == [user]
     assert tables["test"][0]["as"]["user"] == user
-    parse_config(without_tests(out), "the proposal")
+    parse_config(out, "the proposal")
 
 
 def test_a_long_list_has_a_line_for_each(
