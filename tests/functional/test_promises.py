@@ -58,6 +58,15 @@ def echoed(sock: socket.socket, octets: bytes = b"are you there?") -> bool:
     return take(sock, len(octets)) == octets
 
 
+def twins(origin: Origins, *hosts: str) -> list[Origin]:
+    """Start echo servers at one port of several addresses, which has to be free at each."""
+    for _ in range(50):
+        first = origin(echo, hosts[0])
+        with suppress(OSError):  # somebody's port, perhaps of an outgoing connection
+            return [first, *(origin(echo, host, first.port) for host in hosts[1:])]
+    pytest.fail("no port is free at all of the addresses")
+
+
 def session(port: int, to_port: int) -> None:
     """One whole session: open, carry, close in order."""
     with tunnel(port, "127.0.0.1", to_port) as sock:
@@ -618,8 +627,7 @@ def test_r14_no_spelling_reaches_a_denied_address(
     serve: Serve, origin: Origins, names: Names
 ) -> None:
     """The same rule allows 127.0.0.1, so it is the address that is denied and no more."""
-    forbidden = origin(echo, "127.0.0.2")
-    origin(echo, "127.0.0.1", forbidden.port)
+    forbidden, _ = twins(origin, "127.0.0.2", "127.0.0.1")
     server = names(
         {
             "innocent.test": ["127.0.0.2"],
@@ -658,8 +666,7 @@ def test_a_name_that_is_bound_anew_never_gets_a_connection(
     serve: Serve, origin: Origins, names: Names
 ) -> None:
     """DNS rebinding: a permitted address first, then this host's own, with no TTL at all."""
-    inside = origin(echo, "127.0.0.2")
-    origin(echo, "127.0.0.3", inside.port)
+    inside, _ = twins(origin, "127.0.0.2", "127.0.0.3")
     zone = {"attacker.test": ["127.0.0.3"]}
     server = names(zone, ttl=0)
     gateway = serve(
