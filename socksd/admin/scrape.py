@@ -5,32 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
-    IProtocol,
-    IReactorFromThreads,
+    IProtocolFactory,
     IReactorTime,
 )
-from twisted.internet.protocol import ServerFactory
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.protocols.policies import WrappingFactory
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.web.pages import notFound
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from socksd.admin.routes import IReactorScraped
+
 _log = Logger("socksd")
 
 CONNECTIONS: Final = 16  # at a time; one more is closed
 IDLE: Final = 10.0  # seconds that a client may be silent
-
-
-class IReactorScraped(IReactorTime, IReactorFromThreads):
-    """What serving metrics takes of the reactor."""
 
 
 # Called in the reactor's thread, for what writes the page in another one.
@@ -49,7 +45,7 @@ class MetricsListener:
 
     def __init__(
         self,
-        listen: Callable[[ServerFactory], IListeningPort],
+        listen: Callable[[IProtocolFactory], IListeningPort],
         sample: Sample,
         content_type: str,
         reactor: IReactorScraped,
@@ -58,7 +54,7 @@ class MetricsListener:
         self._reactor = reactor
         self._page = _Page(self._sampled, content_type)
         self._sample = sample
-        self._factory = _AtMost(_Site(self._page, reactor))
+        self._factory = _AtMost(_Site(self._page, reactor))  # type: ignore[no-untyped-call]  # Twisted's
         self._port: IListeningPort | None = None
         self._pool = ThreadPool(0, 1, "metrics")
 
@@ -80,8 +76,7 @@ class MetricsListener:
         for connection in list(self._factory.protocols):
             connection.transport.abortConnection()
         self._pool.stop()  # which waits for a page that is being written
-        stopped: Deferred[None] = maybeDeferred(port.stopListening)
-        return stopped
+        return port.stopListening()
 
     def _sampled(self) -> Deferred[bytes]:
         return deferToThreadPool(self._reactor, self._pool, self._sample())
@@ -141,14 +136,11 @@ class _Site(Site):
         """Say nothing."""
 
 
-class _AtMost(WrappingFactory):
+class _AtMost(WrappingFactory[ProtocolWrapper]):
     """Lets no more than CONNECTIONS in."""
 
     noisy = False
 
-    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> ProtocolWrapper | None:  # type: ignore[override]  # None is Factory's way to say no
         """Make the protocol of a new connection, or close it where there are enough."""
-        if len(self.protocols) >= CONNECTIONS:
-            return None
-        made: IProtocol = super().buildProtocol(addr)
-        return made
+        return super().buildProtocol(addr) if len(self.protocols) < CONNECTIONS else None

@@ -206,6 +206,8 @@ def as_lines(
     yield f"{paint(_SAYS[verdict], _COLOURS[verdict])} by {explanation.decision.rule}"
     if explanation.decision.text:
         yield f"  {explanation.decision.text}"
+    if not explanation.decision.log:
+        yield "  (such a session leaves no line in the logs)"
     if turns or edited:
         yield "and otherwise"
         for turn in turns:
@@ -279,6 +281,7 @@ def as_object(
         "rule": decision.rule,
         "detail": decision.detail,
         "text": decision.text,
+        "log": decision.log,
         "stages": [_stage_object(stage) for stage in explanation.stages],
         "changes": [
             {

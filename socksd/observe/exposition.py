@@ -92,5 +92,5 @@ def _histogram(family: Family) -> Metric:
     values: Mapping[Labels, Distribution] = family.values  # type: ignore[assignment]  # as above
     for labels, found in values.items():
         cumulative = accumulate(found.counts)
-        made.add_metric(labels, list(zip(_EDGES, cumulative, strict=True)), found.sum)  # type: ignore[arg-type]  # each a pair, which it takes
+        made.add_metric(labels, list(zip(_EDGES, cumulative, strict=True)), found.sum)
     return made

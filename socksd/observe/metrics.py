@@ -157,11 +157,6 @@ class Metrics:
 
         return counted
 
-    @property
-    def closed(self) -> int:
-        """How many sessions have ended."""
-        return sum(self._outcomes.values())
-
     def families(self) -> Iterator[Family]:
         """Give all that was counted, as it is now."""
         yield Family(

@@ -17,6 +17,7 @@ from socksd.errors import LoginFailed, ProtocolError, Refused
 from socksd.events import (
     Asked,
     Decided,
+    Denied,
     Event,
     LoggedIn,
     LoginRefused,
@@ -246,6 +247,12 @@ class Session:
         else:
             self.end.transport.abortConnection()
 
+    @property
+    def carried(self) -> tuple[int, int]:
+        """Octets that its relay has carried so far, up and down."""
+        relay = self._relay
+        return (0, 0) if relay is None else (relay.up, relay.down)
+
     # -- what the dialogue asks for ------------------------------------------
 
     def methods(self) -> Sequence[Method]:
@@ -281,6 +288,8 @@ class Session:
         client may have sent something that we have not read.
         """
         self._outcome = (outcome, reason)
+        if outcome is Outcome.DENIED:
+            self._denied()
         self.enter(State.CLOSING)
         if self._paused:
             self.end.transport.resumeProducing()
@@ -372,6 +381,22 @@ class Session:
 
     # -- the end -------------------------------------------------------------
 
+    def _denied(self) -> None:
+        facts, request, decision = self.facts, self.request, self.decision
+        assert decision is not None  # it is what has denied
+        self.tell(
+            Denied(
+                session=self.number,
+                started=facts.time,
+                client=facts.client,
+                client_port=self.client_port,
+                user=facts.principal.name if facts.principal else None,
+                command=request.command if request else None,
+                destination=request.destination if request else None,
+                decision=decision,
+            )
+        )
+
     def _relayed(self, tally: Tally) -> None:
         self._outcome = self._outcome or _RELAYED[tally.ended_by]
         self._close(tally)
@@ -429,6 +454,7 @@ class Session:
                 reports=decision.reports if decision else (),
                 addresses=self.judged,
                 unlisted=self.unlisted,
+                logged=decision.log if decision else True,
             )
         )
         self._forget(self)
