@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from twisted.internet.interfaces import IReactorTime, IReactorUNIX
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime, IReactorUNIX
 
 from socksd.errors import SocksdError
 
 
 class IReactorControlled(IReactorUNIX, IReactorTime):
     """What the control socket takes of the reactor."""
+
+
+class IReactorScraped(IReactorTime, IReactorFromThreads):
+    """What serving metrics takes of the reactor."""
 
 
 # The JSON object that came with the request, or the parameters of its URL, which

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import InvalidAuthType, makeChecker
 from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
 
-from socksd.admin.routes import IReactorControlled, Routes
+from socksd.admin.routes import IReactorControlled, IReactorScraped, Routes
 from socksd.app.answers import UNWRITTEN, Answers
 from socksd.app.config import Config
-from socksd.app.endpoints import listening_endpoint
+from socksd.app.endpoints import listening_endpoint, opened
+from socksd.app.measures import Measures
 from socksd.app.reload import IReactorReloading, Reloader, Source
 from socksd.app.service import Entrance, Gateway, Generation, Part
 from socksd.egress.cache import CachingResolver
@@ -27,11 +29,13 @@ from socksd.errors import ConfigError, Problem
 from socksd.events import Observer
 from socksd.identity.portal import Authenticator
 from socksd.identity.threads import LoginThreads
+from socksd.interfaces import IEnd, IRelay
 from socksd.observe.access import AccessLog
 from socksd.observe.counters import RuleCounters
 from socksd.observe.fanout import observers
 from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
+from socksd.observe.metrics import Family, Metrics, ReactorLag
 from socksd.observe.refusals import Refusals
 from socksd.policy.cases import failures
 from socksd.relay.choose import choose, switchboard
@@ -41,10 +45,15 @@ from socksd.server.runtime import Runtime
 from socksd.server.spoken import dialogues
 from socksd.server.states import Deadlines
 
+if TYPE_CHECKING:
+    from socksd.admin.scrape import MetricsListener
+
 T = TypeVar("T")
 
 
-class IReactor(IReactorCore, IReactorReloading, IReactorControlled, IReactorResolving):
+class IReactor(
+    IReactorCore, IReactorReloading, IReactorControlled, IReactorScraped, IReactorResolving
+):
     """What the rooms together take of the reactor."""
 
 
@@ -56,12 +65,15 @@ class Lasting:
     counters: RuleCounters
     leaks: Leaks
     refusals: Refusals
+    metrics: Metrics
     routes: Routes  # of the control socket
+    measures: list[Callable[[], Iterable[Family]]]  # what a scrape asks
 
 
 def lasting(reactor: IReactor) -> Lasting:
     """Make what outlives every configuration."""
-    return Lasting(PeopleLog(reactor), RuleCounters(time.time), Leaks(), Refusals(), {})
+    counters = RuleCounters(time.time)
+    return Lasting(PeopleLog(reactor), counters, Leaks(), Refusals(), Metrics(), {}, [])
 
 
 def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool) -> Gateway:
@@ -91,6 +103,7 @@ def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool)
     gateway.beside.append(Part(reloader.start, reloader.stop))
     answers = Answers(gateway, reloader, common.counters, common.leaks, reactor)
     common.routes.update(answers.routes())
+    common.measures.append(Measures(gateway, reloader, common.counters, common.metrics))
     return gateway
 
 
@@ -133,6 +146,7 @@ def build(
     # Made in any case: it finds what is wrong with the password files now.
     authenticator = _authenticator(config, threads, reactor, problems)
     resolver = _resolver(config, reactor, problems)
+    scraped = _scraped(config, reactor, lasting, problems)
     policy = config.policy()
     problems += failures(policy, config.test)
     if problems or authenticator is None or resolver is None:
@@ -167,6 +181,15 @@ def build(
 
         part(("control", config.control.socket), control)
     deadlines = config.deadlines
+    relay: Callable[[IEnd, IEnd], IRelay] = partial(
+        choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
+    )
+    if scraped is not None:
+        listening.append(lasting.metrics)
+        relay = lasting.metrics.counting(relay)
+        lag = ReactorLag(reactor, lasting.metrics.lag)
+        part("reactor lag", lambda: Part(lag.start, lag.stop))
+        part(("metrics", config.metrics), lambda: Part(scraped.open, scraped.close))
     runtime = Runtime(
         clock=reactor,
         dialogues={each.name: dialogues(each.protocols) for each in config.listener},
@@ -178,9 +201,7 @@ def build(
             deadlines.connect,
             partial(DialEndpoint, reactor, board) if board is not None else None,
         ),
-        relay=partial(
-            choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
-        ),
+        relay=relay,
         observer=observers(*listening),
         deadlines=Deadlines(**attrs.asdict(deadlines)),
         early_data=config.limits.early_data,
@@ -214,6 +235,35 @@ def _endpoints(
         for index, listener in enumerate(config.listener)
     ]
     return [endpoint for endpoint in made if endpoint is not None]
+
+
+def _scraped(
+    config: Config, reactor: IReactor, lasting: Lasting, problems: list[Problem]
+) -> MetricsListener | None:
+    """Make what answers Prometheus; ``None`` where nobody wants it."""
+    if not config.metrics.endpoint:
+        return None
+    path = "metrics.endpoint"
+    try:
+        from socksd.observe.exposition import CONTENT_TYPE, render
+    except ModuleNotFoundError as error:
+        message = f"needs the Python package {error.name}: pip install 'socksd[metrics]'"
+        problems.append(Problem(path, message))
+        return None
+    from socksd.admin.scrape import MetricsListener  # twisted.web, for those who want it
+
+    endpoint = _attempt(
+        partial(listening_endpoint, reactor, config.metrics.endpoint), path, problems
+    )
+    if endpoint is None:
+        return None
+
+    def sample() -> Callable[[], bytes]:
+        return partial(render, tuple(chain.from_iterable(ask() for ask in lasting.measures)))
+
+    return MetricsListener(
+        lambda factory: opened(endpoint, factory, "metrics"), sample, CONTENT_TYPE, reactor
+    )
 
 
 def _authenticator(

@@ -307,6 +307,13 @@ class Control:
 
 
 @attrs.frozen
+class Metrics:
+    """``[metrics]``: where Prometheus asks how it goes."""
+
+    endpoint: Annotated[str, _text] = ""  # a Twisted endpoint string; "": nowhere
+
+
+@attrs.frozen
 class Config:
     """A whole configuration; without a listener until the command line has added one."""
 
@@ -324,6 +331,7 @@ class Config:
     log: Log = Log()
     reload: Reload = Reload()
     control: Control = Control()
+    metrics: Metrics = Metrics()
     test: tuple[Case, ...] = ()  # read, but not run yet: what the command line adds counts, too
 
     def policy(self) -> Policy:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory, IReactorCore, IStreamServerEndpoint
+from twisted.python.failure import Failure
 
 # Twisted asks for a queue of 50, which one browser's start-up can fill.
 _BACKLOG = "backlog=1024"
@@ -37,6 +41,31 @@ def listening_endpoint(reactor: IReactorCore, text: str) -> IStreamServerEndpoin
     if kind in ("tcp", "tcp6", "ssl") and isinstance(port, int) and not 0 <= port <= 65535:
         raise ValueError(f"{port} is not a port; they go from 0 to 65535")
     return endpoint
+
+
+def opened(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, what: str) -> Any:
+    """
+    Give the port (IListeningPort) that listens at *endpoint*.
+
+    Raises:
+        OSError: It does not, and why, in one line that begins with *what*.
+    """
+    result: list[Any] = []
+    endpoint.listen(factory).addBoth(result.append)
+    if not result:
+        raise OSError(None, f"{what} does not get ready")
+    if isinstance(result[0], Failure):
+        raise OSError(None, f"{what} cannot listen{_why(result[0].value)}")
+    return result[0]
+
+
+def _why(error: BaseException | None) -> str:
+    """Say where a port cannot be listened on, and why, as the system says it."""
+    where = ""
+    if isinstance(error, CannotListenError):
+        where = f" on {error.interface or '*'}:{error.port}"
+        error = error.socketError
+    return f"{where}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
 
 
 def _what_is_wrong(kind: str, error: Exception) -> str:

@@ -17,6 +17,7 @@ from socksd.errors import LoginFailed, ProtocolError, Refused
 from socksd.events import (
     Asked,
     Decided,
+    Denied,
     Event,
     LoggedIn,
     LoginRefused,
@@ -294,6 +295,8 @@ class Session:
         client may have sent something that we have not read.
         """
         self._outcome = (outcome, reason)
+        if outcome is Outcome.DENIED:
+            self._denied()
         self.enter(State.CLOSING)
         if self._paused:
             self.end.transport.resumeProducing()
@@ -385,6 +388,22 @@ class Session:
 
     # -- the end -------------------------------------------------------------
 
+    def _denied(self) -> None:
+        facts, request, decision = self.facts, self.request, self.decision
+        assert decision is not None  # it is what has denied
+        self.tell(
+            Denied(
+                session=self.number,
+                started=facts.time,
+                client=facts.client,
+                client_port=self.client_port,
+                user=facts.principal.name if facts.principal else None,
+                command=request.command if request else None,
+                destination=request.destination if request else None,
+                decision=decision,
+            )
+        )
+
     def _relayed(self, tally: Tally) -> None:
         self._outcome = self._outcome or _RELAYED[tally.ended_by]
         self._close(tally)
@@ -442,6 +461,7 @@ class Session:
                 reports=decision.reports if decision else (),
                 addresses=self.judged,
                 unlisted=self.unlisted,
+                logged=decision.log if decision else True,
             )
         )
         self._forget(self)
