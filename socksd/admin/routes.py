@@ -21,8 +21,8 @@ class IReactorScraped(IReactorTime, IReactorFromThreads):
 # are strings; empty without one.
 Body = Mapping[str, object]
 
-# Gives what JSON can say, or a Deferred of it. Raises BadBody or Unable; or ConfigError, whose
-# problems are told one by one.
+# Gives what JSON can say, or a Deferred of it. Raises BadBody, NotAdmitted or
+# Unable; or ConfigError, whose problems are told one by one.
 Handler = Callable[[Body], object]
 
 # By method and path: ("GET", "/v1/status").
@@ -31,6 +31,10 @@ Routes = dict[tuple[str, str], Handler]
 
 class BadBody(SocksdError):
     """The body of a request does not say what it should."""
+
+
+class NotAdmitted(SocksdError):
+    """Who asks may not; says why, for that person."""
 
 
 class Unable(SocksdError):

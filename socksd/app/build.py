@@ -7,20 +7,21 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import InvalidAuthType, makeChecker
-from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
+from twisted.internet.interfaces import IAddress, IReactorCore, IStreamServerEndpoint
 
 from socksd.admin.routes import IReactorControlled, IReactorScraped, Routes
 from socksd.app.answers import UNWRITTEN, Answers
 from socksd.app.config import Config
-from socksd.app.endpoints import listening_endpoint, opened
+from socksd.app.endpoints import is_overheard, listening_endpoint, opened
 from socksd.app.measures import Measures
 from socksd.app.reload import IReactorReloading, Reloader, Source
 from socksd.app.service import Entrance, Gateway, Generation, Part
+from socksd.app.watching import Watching
 from socksd.egress.cache import CachingResolver
 from socksd.egress.dial import DialEndpoint
 from socksd.egress.direct import DirectEgress
@@ -40,12 +41,13 @@ from socksd.observe.refusals import Refusals
 from socksd.policy.cases import failures
 from socksd.relay.choose import choose, switchboard
 from socksd.server.door import Door
-from socksd.server.protocol import Sessions
+from socksd.server.protocol import Sessions, client_of
 from socksd.server.runtime import Runtime
 from socksd.server.spoken import dialogues
 from socksd.server.states import Deadlines
 
 if TYPE_CHECKING:
+    from socksd.admin.dashboard import Dashboard
     from socksd.admin.scrape import MetricsListener
 
 T = TypeVar("T")
@@ -66,6 +68,7 @@ class Lasting:
     leaks: Leaks
     refusals: Refusals
     metrics: Metrics
+    watching: Watching  # for the dashboard
     routes: Routes  # of the control socket
     measures: list[Callable[[], Iterable[Family]]]  # what a scrape asks
 
@@ -73,7 +76,9 @@ class Lasting:
 def lasting(reactor: IReactor) -> Lasting:
     """Make what outlives every configuration."""
     counters = RuleCounters(time.time)
-    return Lasting(PeopleLog(reactor), counters, Leaks(), Refusals(), Metrics(), {}, [])
+    return Lasting(
+        PeopleLog(reactor), counters, Leaks(), Refusals(), Metrics(), Watching(reactor), {}, []
+    )
 
 
 def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool) -> Gateway:
@@ -101,7 +106,16 @@ def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool)
         gateway, source, made, reactor, text=text, rolled_back=rolled_back, adopted=adopted
     )
     gateway.beside.append(Part(reloader.start, reloader.stop))
-    answers = Answers(gateway, reloader, common.counters, common.leaks, reactor)
+    common.watching.gateway = gateway
+    answers = Answers(
+        gateway,
+        reloader,
+        common.counters,
+        common.leaks,
+        common.watching.traffic,
+        common.watching.denials,
+        reactor,
+    )
     common.routes.update(answers.routes())
     common.measures.append(Measures(gateway, reloader, common.counters, common.metrics))
     return gateway
@@ -147,6 +161,7 @@ def build(
     authenticator = _authenticator(config, threads, reactor, problems)
     resolver = _resolver(config, reactor, problems)
     scraped = _scraped(config, reactor, lasting, problems)
+    dashboard = _dashboard(config, reactor, lasting, problems)
     policy = config.policy()
     problems += failures(policy, config.test)
     if problems or authenticator is None or resolver is None:
@@ -190,6 +205,14 @@ def build(
         lag = ReactorLag(reactor, lasting.metrics.lag)
         part("reactor lag", lambda: Part(lag.start, lag.stop))
         part(("metrics", config.metrics), lambda: Part(scraped.open, scraped.close))
+    if dashboard is not None:
+        watching = lasting.watching
+        listening += (watching.traffic, watching.denials)
+        part("watching", lambda: Part(watching.start, watching.stop))
+        part(
+            ("dashboard", config.dashboard.endpoint),
+            lambda: Part(dashboard.open, dashboard.close),
+        )
     runtime = Runtime(
         clock=reactor,
         dialogues={each.name: dialogues(each.protocols) for each in config.listener},
@@ -263,6 +286,38 @@ def _scraped(
 
     return MetricsListener(
         lambda factory: opened(endpoint, factory, "metrics"), sample, CONTENT_TYPE, reactor
+    )
+
+
+def _dashboard(
+    config: Config, reactor: IReactor, lasting: Lasting, problems: list[Problem]
+) -> Dashboard | None:
+    """Make the dashboard; ``None`` where nobody wants it."""
+    wanted = config.dashboard
+    if not wanted.endpoint:
+        return None
+    if is_overheard(wanted.endpoint):
+        message = "passwords would be read by others: use TLS, unix:, or interface=127.0.0.1"
+        problems.append(Problem("dashboard.endpoint", message))
+    if not wanted.users and not wanted.groups:
+        problems.append(Problem("dashboard", "nobody may see it: name users or groups"))
+    if not config.auth.authenticators:
+        message = "needs [auth] authenticators, for nobody could log in"
+        problems.append(Problem("dashboard", message))
+    from socksd.admin.dashboard import Dashboard, Gate  # twisted.web, for those who want it
+
+    endpoint = _attempt(
+        partial(listening_endpoint, reactor, wanted.endpoint), "dashboard.endpoint", problems
+    )
+    if endpoint is None:
+        return None
+    watching = lasting.watching
+    return Dashboard(
+        lambda factory: opened(endpoint, factory, "dashboard"),
+        lasting.routes,
+        Gate(watching.log_in, watching.admits, lambda peer: client_of(cast("IAddress", peer))[0]),
+        watching.subscribe,
+        reactor,
     )
 
 

@@ -28,6 +28,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from socksd.app.own import own_networks
 from socksd.errors import ConfigError, Problem, did_you_mean
+from socksd.facts import Principal
 from socksd.policy.builtin import built_in
 from socksd.policy.cases import Case, load_cases
 from socksd.policy.guard import Guard
@@ -314,6 +315,26 @@ class Metrics:
 
 
 @attrs.frozen
+class Dashboard:
+    """``[dashboard]``: where people look at the running server, and who may."""
+
+    endpoint: Annotated[str, _text] = ""  # "": nowhere; not looked into here
+    users: tuple[Annotated[str, _some_text], ...] = ()
+    groups: tuple[Annotated[str, _some_text], ...] = ()  # of [groups], or as authenticators say
+
+    def admits(self, principal: Principal, groups: Mapping[str, Group]) -> bool:
+        """Tell whether somebody who has logged in may see it; *groups* are the ``[groups]``."""
+        name = principal.name
+        return name is not None and (
+            name in self.users
+            or any(
+                group in principal.groups or (group in groups and name in groups[group].users)
+                for group in self.groups
+            )
+        )
+
+
+@attrs.frozen
 class Config:
     """A whole configuration; without a listener until the command line has added one."""
 
@@ -331,6 +352,7 @@ class Config:
     log: Log = Log()
     reload: Reload = Reload()
     control: Control = Control()
+    dashboard: Dashboard = Dashboard()
     metrics: Metrics = Metrics()
     test: tuple[Case, ...] = ()  # read, but not run yet: what the command line adds counts, too
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
@@ -9,6 +11,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory, IReactorCore, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
+_ENCRYPTED = ("ssl", "tls", "mtls")
 # Twisted asks for a queue of 50, which one browser's start-up can fill.
 _BACKLOG = "backlog=1024"
 
@@ -41,6 +44,18 @@ def listening_endpoint(reactor: IReactorCore, text: str) -> IStreamServerEndpoin
     if kind in ("tcp", "tcp6", "ssl") and isinstance(port, int) and not 0 <= port <= 65535:
         raise ValueError(f"{port} is not a port; they go from 0 to 65535")
     return endpoint
+
+
+def is_overheard(text: str) -> bool:
+    """Tell whether others on the network may read what goes over the endpoint *text* describes."""
+    kind, _, rest = text.partition(":")
+    if kind in ("tcp", "tcp6"):
+        found = re.search(r"(?:^|:)interface=((?:[^:\\]|\\.)*)", rest)
+        try:
+            return found is None or not ip_address(found[1].replace("\\", "")).is_loopback
+        except ValueError:
+            return True  # a name may lead anywhere
+    return not text.isdecimal() and kind not in ("unix", *_ENCRYPTED)
 
 
 def opened(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, what: str) -> Any:

@@ -18,6 +18,7 @@ from socksd.app.config import (
     Auth,
     Config,
     Control,
+    Dashboard,
     Deadlines,
     Guarded,
     Limits,
@@ -76,6 +77,7 @@ KEYS: dict[str, Any] = {
         ("limits", Limits),
         ("log", Log),
         ("reload", Reload),
+        ("dashboard", Dashboard),
         ("control", Control),
     )
     for attribute in attrs.fields(kind)
@@ -109,6 +111,9 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("log.access", '"-"', "-", "true"),
     ("reload.refused_sessions", '"30s"', 30.0, '"drop"'),
     ("reload.state", '"/var/lib/socksd"', "/var/lib/socksd", "1"),
+    ("dashboard.endpoint", '"unix:/x"', "unix:/x", "true"),
+    ("dashboard.users", '["alice"]', ("alice",), '"alice"'),
+    ("dashboard.groups", '["ops"]', ("ops",), '"ops"'),
     ("control.socket", '"/run/socksd/control.sock"', "/run/socksd/control.sock", "true"),
 ]
 
