@@ -43,6 +43,7 @@ class Forward:
         self._exchange = Exchange()
         self._carrier: ICarrier | None = None
         self._early = bytearray()  # written before anybody could be told what is wrong with it
+        self._finished = False  # the client sends no more
         self._over = False  # the client has been told all that it will be
         self.transport: IEndTransport = _Transport(target.transport, self)
 
@@ -54,6 +55,8 @@ class Forward:
         early = bytes(self._early)
         self._early.clear()
         self.send(early)
+        if self._finished:
+            self.finish_writing()
         self._target.carried_by(self)
 
     def send(self, octets: bytes) -> None:
@@ -76,6 +79,7 @@ class Forward:
         Not passed on: many a server takes FIN for a client that has left, and
         that the request is whole it knows without.
         """
+        self._finished = True
         if self._carrier is not None and not self._exchange.asked:
             self._end(self._carrier, _BAD_REQUEST)
 
@@ -84,7 +88,8 @@ class Forward:
     def data_received(self, octets: bytes) -> None:
         """Pass on some of the response."""
         carrier = self._carrier
-        if self._over or carrier is None:
+        assert carrier is not None  # our target tells us nothing before there is one
+        if self._over:
             return
         try:
             response = self._exchange.down(octets)
@@ -103,8 +108,7 @@ class Forward:
     def lost(self, reason: Failure) -> None:
         """The connection is gone; in order, if the client has been told all."""
         carrier = self._carrier
-        if carrier is None:
-            return
+        assert carrier is not None
         if not self._exchange.begun and not reason.check(ConnectionDone, ConnectionAborted):
             self._end(carrier, _BAD_GATEWAY)
         carrier.lost(Failure(ConnectionDone()) if self._over else reason)

@@ -91,8 +91,9 @@ class Exchange:
         if isinstance(event, h11.InformationalResponse):
             if self._client.their_http_version == b"1.0":  # RFC 9110 section 15.2: MUST NOT
                 return b""
-            fields = _fields(event)
-            interim = h11.InformationalResponse(status_code=event.status_code, headers=fields)
+            interim = h11.InformationalResponse(
+                status_code=event.status_code, headers=_fields(event), reason=event.reason
+            )
             return self._client.send(interim)
         if isinstance(event, h11.Response):
             if event.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
@@ -111,9 +112,7 @@ class Exchange:
         if isinstance(event, h11.EndOfMessage):
             self.answered = True
             event = h11.EndOfMessage()
-        elif not isinstance(event, h11.Data):
-            raise ProtocolError("the target ends before it has answered")
-        return self._client.send(event)
+        return self._client.send(event) or b""
 
 
 def _fields(response: h11.Response | h11.InformationalResponse) -> list[tuple[bytes, bytes]]:
@@ -121,6 +120,9 @@ def _fields(response: h11.Response | h11.InformationalResponse) -> list[tuple[by
     Give the fields to pass on.
 
     Where there is no Content-Length h11 frames the body itself: in chunks, or
-    by the end of the connection for a client of HTTP/1.0.
+    by the end of the connection for a client of HTTP/1.0. Beside a
+    Transfer-Encoding it is none (RFC 9112 section 6.3).
     """
-    return list(end_to_end(tuple(response.headers.raw_items())))
+    fields = tuple(response.headers.raw_items())
+    chunked = any(name == b"transfer-encoding" for name, _ in response.headers)
+    return list(end_to_end(fields, {b"content-length"} if chunked else set()))

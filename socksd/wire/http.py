@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from binascii import Error as NotBase64
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from html import escape
 from http import HTTPStatus
@@ -210,14 +211,14 @@ def host_of(destination: Destination) -> bytes:
     return text.removesuffix(":80").encode("ascii") if destination.port == 80 else text.encode()
 
 
-def end_to_end(fields: Fields, without: frozenset[bytes] | set[bytes] = frozenset()) -> Fields:
+def end_to_end(fields: Fields, without: AbstractSet[bytes]) -> Fields:
     """
     Leave out what is between two neighbours only, and names in *without*.
 
     That is also whatever Connection names (RFC 9110 section 7.6.1), but for
     Content-Length: where a body ends is no option.
     """
-    dropped = (_HOP_BY_HOP | _options(fields) | without) - {b"content-length"}
+    dropped = ((_HOP_BY_HOP | _options(fields)) - {b"content-length"}) | without
     return tuple(
         (name, value)
         for name, value in fields
