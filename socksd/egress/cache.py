@@ -15,7 +15,7 @@ from zope.interface import implementer
 from socksd.address import IPAddress, reached
 from socksd.codes import ReplyCode
 from socksd.egress.lookup import Answer, ILookup
-from socksd.errors import Refused
+from socksd.errors import Refused, TimedOut
 from socksd.interfaces import IResolver
 
 NEGATIVE_TTL = 5.0  # seconds: outlasts a browser's retries, and hardly a repair
@@ -31,11 +31,14 @@ class _Known:
     until: float
     addresses: tuple[IPAddress, ...]
     reason: str = ""  # why there are none
+    late: bool = False  # because nobody has answered
 
     def told(self) -> Deferred[Sequence[IPAddress]]:
         if self.addresses:
             return succeed(self.addresses)
         # A new one each time: a shared exception would gather tracebacks.
+        if self.late:
+            return fail(TimedOut(self.reason))
         return fail(Refused(ReplyCode.HOST_UNREACHABLE, self.reason))
 
 
@@ -137,7 +140,8 @@ class CachingResolver:
             addresses = tuple(dict.fromkeys(map(reached, result.addresses)))[:MOST_ADDRESSES]
             known = _Known(now + result.ttl, addresses)
         elif _is_about_the_name(error := result.value):
-            known = _Known(now + self._negative_ttl, (), error.reason)
+            late = isinstance(error, TimedOut)
+            known = _Known(now + self._negative_ttl, (), error.reason, late)
         else:
             question.tell(partial(fail, result))
             return

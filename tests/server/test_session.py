@@ -31,6 +31,7 @@ from socksd.events import (
 )
 from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Report, Verdict
 from socksd.interfaces import EndedBy
+from socksd.server.spoken import dialogues
 from socksd.server.states import State
 from socksd.wire.socks5 import Greeting, Request, UsernamePassword
 from tests.fakes import FakeTransport
@@ -474,7 +475,8 @@ def test_a_broken_request_gets_its_reply(world: World, octets: bytes, code: Repl
     assert the_end(world).outcome is Outcome.PROTOCOL_ERROR
 
 
-def test_http_on_the_port_is_answered_in_http(world: World) -> None:
+def test_http_where_it_is_not_spoken_is_answered_in_http(world: World) -> None:
+    world.factory.runtime = replace(world.runtime, dialogues={"office": dialogues({"socks5"})})
     client = world.connect()
     client.receive(b"GET / HTTP/1.1\r\nHost: gw:1080\r\n\r\n")
     assert client.sent.startswith(b"HTTP/1.1 400 ")
