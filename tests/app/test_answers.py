@@ -162,6 +162,12 @@ def test_sessions_are_listed_and_ended(answers: Answers, scene: Scene) -> None:
     assert not answers.sessions({})["count"]
 
 
+def test_without_a_dashboard_nothing_is_kept_for_it(answers: Answers) -> None:
+    for ask in (answers.traffic, answers.denials):
+        with pytest.raises(Unable, match="endpoint is not set"):
+            ask({})
+
+
 def test_the_configuration_is_the_one_in_force(answers: Answers, scene: Scene) -> None:
     """On trial or confirmed; never what the file says now."""
     before = answers.config({})
