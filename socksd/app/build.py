@@ -15,6 +15,7 @@ from twisted.cred.strcred import InvalidAuthType, makeChecker
 from twisted.internet.interfaces import IAddress, IReactorCore, IStreamServerEndpoint
 
 from socksd.admin.routes import IReactorControlled, IReactorScraped, Routes
+from socksd.app import autoconfig
 from socksd.app.answers import UNWRITTEN, Answers
 from socksd.app.config import Config
 from socksd.app.endpoints import is_overheard, listening_endpoint, opened
@@ -47,6 +48,7 @@ from socksd.server.spoken import dialogues
 from socksd.server.states import Deadlines
 
 if TYPE_CHECKING:
+    from socksd.admin.autoconfig import Autoconfig
     from socksd.admin.dashboard import Dashboard
     from socksd.admin.scrape import MetricsListener
 
@@ -162,6 +164,7 @@ def build(
     resolver = _resolver(config, reactor, problems)
     scraped = _scraped(config, reactor, lasting, problems)
     dashboard = _dashboard(config, reactor, lasting, problems)
+    pac = _pac(config, reactor, lasting, problems)
     policy = config.policy()
     problems += failures(policy, config.test)
     if problems or authenticator is None or resolver is None:
@@ -213,6 +216,8 @@ def build(
             ("dashboard", config.dashboard.endpoint),
             lambda: Part(dashboard.open, dashboard.close),
         )
+    if pac is not None:
+        part(("pac", config.pac.endpoint), lambda: Part(pac.open, pac.close))
     runtime = Runtime(
         clock=reactor,
         dialogues={each.name: dialogues(each.protocols) for each in config.listener},
@@ -317,6 +322,27 @@ def _dashboard(
         lasting.routes,
         Gate(watching.log_in, watching.admits, lambda peer: client_of(cast("IAddress", peer))[0]),
         watching.subscribe,
+        reactor,
+    )
+
+
+def _pac(
+    config: Config, reactor: IReactor, lasting: Lasting, problems: list[Problem]
+) -> Autoconfig | None:
+    """Make what answers browsers that ask for /proxy.pac; ``None`` where nobody wants it."""
+    if not config.pac.endpoint:
+        return None
+    from socksd.admin.autoconfig import Autoconfig  # twisted.web, for those who want it
+
+    problems += autoconfig.problems(config)
+    endpoint = _attempt(
+        partial(listening_endpoint, reactor, config.pac.endpoint), "pac.endpoint", problems
+    )
+    if endpoint is None:
+        return None
+    return Autoconfig(
+        lambda factory: opened(endpoint, factory, "pac"),
+        lambda client, here: autoconfig.write(lasting.watching.gateway, client, here),
         reactor,
     )
 

@@ -26,8 +26,9 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
+from socksd.address import Destination
 from socksd.app.own import own_networks
-from socksd.errors import ConfigError, Problem, did_you_mean
+from socksd.errors import AddressError, ConfigError, Problem, did_you_mean
 from socksd.facts import Principal
 from socksd.policy.builtin import built_in
 from socksd.policy.cases import Case, load_cases
@@ -117,6 +118,14 @@ def _file(value: object) -> str:
         raise ValueError("no file has a NUL in its name")
     # Now, for twistd may leave the directory that a relative path begins in.
     return text if text in ("", "-") else os.path.abspath(text)
+
+
+def _host(value: object) -> str:
+    text = _text(value)
+    try:
+        return text and str(Destination.named(text, 0).host)
+    except AddressError as error:
+        raise ValueError(str(error)) from None
 
 
 def _network(value: object) -> IPNetwork:
@@ -335,6 +344,15 @@ class Dashboard:
 
 
 @attrs.frozen
+class Pac:
+    """``[pac]``: where browsers fetch what tells them when to use the gateway."""
+
+    endpoint: Annotated[str, _text] = ""  # "": nowhere; not looked into here
+    listener: Annotated[str, _text] = ""  # "": the first one
+    host: Annotated[str, _host] = ""  # "": the address by which the browser has reached us
+
+
+@attrs.frozen
 class Config:
     """A whole configuration; without a listener until the command line has added one."""
 
@@ -353,6 +371,7 @@ class Config:
     reload: Reload = Reload()
     control: Control = Control()
     dashboard: Dashboard = Dashboard()
+    pac: Pac = Pac()
     metrics: Metrics = Metrics()
     test: tuple[Case, ...] = ()  # read, but not run yet: what the command line adds counts, too
 

@@ -11,7 +11,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory, IReactorCore, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
-_ENCRYPTED = ("ssl", "tls", "mtls")
+ENCRYPTED = ("ssl", "tls", "mtls")
 # Twisted asks for a queue of 50, which one browser's start-up can fill.
 _BACKLOG = "backlog=1024"
 
@@ -55,7 +55,7 @@ def is_overheard(text: str) -> bool:
             return found is None or not ip_address(found[1].replace("\\", "")).is_loopback
         except ValueError:
             return True  # a name may lead anywhere
-    return not text.isdecimal() and kind not in ("unix", *_ENCRYPTED)
+    return not text.isdecimal() and kind not in ("unix", *ENCRYPTED)
 
 
 def opened(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, what: str) -> Any:

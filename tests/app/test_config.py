@@ -24,6 +24,7 @@ from socksd.app.config import (
     Limits,
     Listener,
     Log,
+    Pac,
     Reload,
     Resolver,
     duration,
@@ -78,6 +79,7 @@ KEYS: dict[str, Any] = {
         ("log", Log),
         ("reload", Reload),
         ("dashboard", Dashboard),
+        ("pac", Pac),
         ("control", Control),
     )
     for attribute in attrs.fields(kind)
@@ -114,6 +116,9 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("dashboard.endpoint", '"unix:/x"', "unix:/x", "true"),
     ("dashboard.users", '["alice"]', ("alice",), '"alice"'),
     ("dashboard.groups", '["ops"]', ("ops",), '"ops"'),
+    ("pac.endpoint", '"tcp:8080"', "tcp:8080", "true"),
+    ("pac.listener", '"office"', "office", "1"),
+    ("pac.host", '"GW.Example."', "gw.example", '"a b"'),
     ("control.socket", '"/run/socksd/control.sock"', "/run/socksd/control.sock", "true"),
 ]
 
@@ -152,7 +157,7 @@ def value_of(config: Config, key: str) -> Any:
     found: Any = config
     for name in key.split("."):
         found = getattr(found, name)
-        if name == "listener":
+        if found is config.listener:
             (found,) = found
     return found
 

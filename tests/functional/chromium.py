@@ -160,7 +160,9 @@ class Chromium:
 
 
 @contextmanager
-def chromium(profile: Path, proxy: str, login: tuple[str, str] | None = None) -> Iterator[Chromium]:
+def chromium(
+    profile: Path, proxy: str, login: tuple[str, str] | None = None, *, pac: str = ""
+) -> Iterator[Chromium]:
     """
     Run a browser behind *proxy* while the block lasts.
 
@@ -168,8 +170,12 @@ def chromium(profile: Path, proxy: str, login: tuple[str, str] | None = None) ->
         profile: A directory for what it keeps.
         proxy: As for ``--proxy-server``; ``""`` for none.
         login: What it answers whoever asks for a login; ``None``: nothing.
+        pac: Where it finds out by itself; instead of *proxy*.
     """
     program = needs("chromium")
+    proxying = f"--proxy-server={proxy}" if proxy else "--no-proxy-server"
+    if pac:
+        proxying = f"--proxy-pac-url={pac}"
     its_input, to_it = os.pipe()
     from_it, its_output = os.pipe()
     with (profile.parent / f"{profile.name}.log").open("wb") as log:
@@ -180,7 +186,7 @@ def chromium(profile: Path, proxy: str, login: tuple[str, str] | None = None) ->
                 "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update",
                 "--disable-sync", "--ignore-certificate-errors", f"--user-data-dir={profile}",
-                f"--proxy-server={proxy}" if proxy else "--no-proxy-server", "about:blank",
+                proxying, "about:blank",
             ],
             pass_fds=(its_input, its_output),
             stdin=subprocess.DEVNULL,
