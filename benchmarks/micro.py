@@ -43,6 +43,7 @@ from socksd.facts import ANONYMOUS, Decision, Facts, Verdict
 from socksd.observe.access import AccessLog
 from socksd.observe.fanout import observers
 from socksd.observe.log import PeopleLog
+from socksd.observe.metrics import Metrics
 from socksd.policy.load import load_rules
 from socksd.policy.rules import Policy
 from socksd.wire.handshake import ServerHandshake
@@ -203,7 +204,8 @@ def event_figures() -> Iterator[tuple[str, float]]:
         for name, tell in (
             ("access log", observers(access)),
             ("log for people", observers(people)),
-            ("all observers", observers(people, access)),
+            ("metrics", observers(Metrics())),
+            ("all observers", observers(people, access, Metrics())),
         ):
             yield f"events of a session, told: {name}", microseconds(partial(told, tell, events))
         people.close()

@@ -49,6 +49,13 @@ class Refused(SocksdError):
         self.reason = reason
 
 
+class TimedOut(Refused):
+    """Refused because nobody has answered in time; HOST_UNREACHABLE, as peers reply."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(ReplyCode.HOST_UNREACHABLE, reason)
+
+
 class LoginFailed(SocksdError):
     """
     A login that did not succeed.

@@ -3,7 +3,8 @@ What happened, as values.
 
 A session tells its observer about eight of these. They end in exclusive
 pairs (``Resolved`` or ``ResolveFailed``, ``Connected`` or ``ConnectFailed``)
-and in exactly one ``SessionClosed``. Passwords and payload are never in one.
+and in exactly one ``SessionClosed``; one with the outcome DENIED comes after
+exactly one ``Denied``. Passwords and payload are never in one.
 """
 
 from __future__ import annotations
@@ -136,6 +137,20 @@ class ConnectFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Denied:
+    """The policy has refused the client, which may take its time to leave."""
+
+    session: int
+    started: float  # seconds since the epoch
+    client: IPAddress
+    client_port: int
+    user: str | None  # None without login
+    command: Command | None  # None: denied by its address, before there was a request
+    destination: Destination | None
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """The end of a session, with all that its one canonical line and a replay need."""
 
@@ -161,6 +176,7 @@ class SessionClosed:
     reports: tuple[Report, ...] = ()  # what rules on trial would have decided instead
     addresses: tuple[IPAddress, ...] = ()  # where the name has led, as they were judged
     unlisted: int = 0  # how many more there were
+    logged: bool = True  # False: the rule wants no line of it in any log
 
 
 Event = (
@@ -174,6 +190,7 @@ Event = (
     | ResolveFailed
     | Connected
     | ConnectFailed
+    | Denied
     | SessionClosed
 )
 

@@ -100,6 +100,7 @@ class Decision:
         reports: What rules on trial would have decided instead, in order.
         route: By which way to get there.
         limits: The name of the limits that hold; '' for none.
+        log: Whether the session is to have its line in the logs.
     """
 
     verdict: Verdict
@@ -109,3 +110,4 @@ class Decision:
     reports: tuple[Report, ...] = ()
     route: str = DIRECT
     limits: str = ""
+    log: bool = True

@@ -19,8 +19,8 @@ from socksd.app.main import main
 from socksd.app.tap import Options
 from socksd.codes import Command, ReplyCode
 from socksd.errors import ConfigError
-from socksd.events import LoginRefused, Outcome, SessionClosed
-from socksd.facts import Facts, Principal, Verdict
+from socksd.events import Denied, LoginRefused, Outcome, SessionClosed
+from socksd.facts import Decision, Facts, Principal, Verdict
 from socksd.identity.portal import WRONG
 from socksd.observe import access, lines
 from socksd.policy.builtin import built_in_tables
@@ -177,14 +177,8 @@ def test_deadlines_are_those_of_a_session() -> None:
 
 def test_log_lines_look_as_shown() -> None:
     failed = LoginRefused(1, ip_address("203.0.113.9"), 40312, "root", WRONG)
-    by_address = replace(
-        SERVED,
-        client=failed.client,
-        user=None,
-        command=None,
-        destination=None,
-        rule="default",
-    )
+    nobody = Decision(Verdict.DENY, "default")
+    by_address = Denied(1, 0.0, failed.client, failed.client_port, None, None, None, nobody)
     for line in (lines.session(SERVED), lines.login_failed(failed), lines.denied(by_address)):
         assert f"    {line}\n" in REFERENCE
     first = replace(

@@ -14,15 +14,16 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 import socksd
-from socksd.admin.routes import BadBody, Body, Routes
+from socksd.admin.routes import BadBody, Body, Routes, Unable
 from socksd.app import asked
 from socksd.app.judge import fate
-from socksd.app.live import killed, listing
+from socksd.app.live import denial, killed, listing, talkers
 from socksd.app.reload import Reloader
 from socksd.app.service import Gateway, written
 from socksd.app.shown import shown
 from socksd.observe.counters import RuleCounters
 from socksd.observe.leaks import Leaks
+from socksd.observe.traffic import Denials, Traffic
 from socksd.server.states import State
 
 _log = Logger("socksd")
@@ -45,6 +46,8 @@ class Answers:
         reloader: Reloader,
         counters: RuleCounters,
         leaks: Leaks,
+        traffic: Traffic,
+        denials: Denials,
         clock: IReactorTime,
         in_thread: Callable[..., Deferred[Any]] = deferToThread,
     ) -> None:
@@ -52,6 +55,8 @@ class Answers:
         self._reloader = reloader
         self._counters = counters
         self._leaks = leaks
+        self._traffic = traffic
+        self._denials = denials
         self._clock = clock
         self._in_thread = in_thread
         self._explaining = DeferredLock()  # one at a time: each may take a CPU for a while
@@ -65,6 +70,9 @@ class Answers:
             ("GET", "/v1/leaks"): self.leaks,
             ("GET", "/v1/sessions"): self.sessions,
             ("GET", "/v1/config"): self.config,
+            ("GET", "/v1/talkers"): self.talkers,
+            ("GET", "/v1/traffic"): self.traffic,
+            ("GET", "/v1/denials"): self.denials,
             ("POST", "/v1/explain"): self.explain,
             ("POST", "/v1/kill"): self.kill,
             ("POST", "/v1/reload"): self.reload,
@@ -140,6 +148,27 @@ class Answers:
     def sessions(self, body: Body) -> dict[str, Any]:
         """List live sessions; see :func:`socksd.app.live.listing`."""
         return listing(self._gateway.sessions, body, self._clock.seconds())
+
+    def talkers(self, body: Body) -> dict[str, Any]:
+        """Say who talks to whom; see :func:`socksd.app.live.talkers`."""
+        _only(body)
+        return {"talkers": talkers(self._gateway.sessions)}
+
+    def traffic(self, body: Body) -> dict[str, Any]:
+        """Give the octets a second of the last hour, the oldest first."""
+        _only(body)
+        self._watched()
+        return {"rates": [rate._asdict() for rate in self._traffic.rates()]}
+
+    def denials(self, body: Body) -> dict[str, Any]:
+        """Give the last refusals, the latest first."""
+        _only(body)
+        self._watched()
+        return {"denials": [denial(each) for each in self._denials.last()]}
+
+    def _watched(self) -> None:
+        if not self._gateway.generation.config.dashboard.endpoint:
+            raise Unable("this is kept for the dashboard only, and [dashboard] endpoint is not set")
 
     def kill(self, body: Body) -> dict[str, Any]:
         """End live sessions; see :func:`socksd.app.live.chosen`."""

@@ -138,6 +138,7 @@ def as_object(
         "rule": decision.rule,
         "detail": decision.detail,
         "text": decision.text,
+        "log": decision.log,
         "stages": [_stage_object(stage) for stage in explanation.stages],
         "changes": [
             {

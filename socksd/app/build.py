@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import InvalidAuthType, makeChecker
-from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
+from twisted.internet.interfaces import IAddress, IReactorCore, IStreamServerEndpoint
 
-from socksd.admin.routes import IReactorControlled, Routes
+from socksd.admin.routes import IReactorControlled, IReactorScraped, Routes
+from socksd.app import autoconfig
 from socksd.app.answers import UNWRITTEN, Answers
 from socksd.app.config import Config
-from socksd.app.endpoints import listening_endpoint
+from socksd.app.endpoints import is_overheard, listening_endpoint, opened
+from socksd.app.measures import Measures
 from socksd.app.reload import IReactorReloading, Reloader, Source
 from socksd.app.service import Entrance, Gateway, Generation, Part
+from socksd.app.watching import Watching
 from socksd.egress.cache import CachingResolver
 from socksd.egress.dial import DialEndpoint
 from socksd.egress.direct import DirectEgress
@@ -27,24 +31,33 @@ from socksd.errors import ConfigError, Problem
 from socksd.events import Observer
 from socksd.identity.portal import Authenticator
 from socksd.identity.threads import LoginThreads
+from socksd.interfaces import IEnd, IRelay
 from socksd.observe.access import AccessLog
 from socksd.observe.counters import RuleCounters
 from socksd.observe.fanout import observers
 from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
+from socksd.observe.metrics import Family, Metrics, ReactorLag
 from socksd.observe.refusals import Refusals
 from socksd.policy.cases import failures
 from socksd.relay.choose import choose, switchboard
 from socksd.server.door import Door
-from socksd.server.protocol import Sessions
+from socksd.server.protocol import Sessions, client_of
 from socksd.server.runtime import Runtime
 from socksd.server.spoken import dialogues
 from socksd.server.states import Deadlines
 
+if TYPE_CHECKING:
+    from socksd.admin.autoconfig import Autoconfig
+    from socksd.admin.dashboard import Dashboard
+    from socksd.admin.scrape import MetricsListener
+
 T = TypeVar("T")
 
 
-class IReactor(IReactorCore, IReactorReloading, IReactorControlled, IReactorResolving):
+class IReactor(
+    IReactorCore, IReactorReloading, IReactorControlled, IReactorScraped, IReactorResolving
+):
     """What the rooms together take of the reactor."""
 
 
@@ -56,12 +69,18 @@ class Lasting:
     counters: RuleCounters
     leaks: Leaks
     refusals: Refusals
+    metrics: Metrics
+    watching: Watching  # for the dashboard
     routes: Routes  # of the control socket
+    measures: list[Callable[[], Iterable[Family]]]  # what a scrape asks
 
 
 def lasting(reactor: IReactor) -> Lasting:
     """Make what outlives every configuration."""
-    return Lasting(PeopleLog(reactor), RuleCounters(time.time), Leaks(), Refusals(), {})
+    counters = RuleCounters(time.time)
+    return Lasting(
+        PeopleLog(reactor), counters, Leaks(), Refusals(), Metrics(), Watching(reactor), {}, []
+    )
 
 
 def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool) -> Gateway:
@@ -89,8 +108,18 @@ def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool)
         gateway, source, made, reactor, text=text, rolled_back=rolled_back, adopted=adopted
     )
     gateway.beside.append(Part(reloader.start, reloader.stop))
-    answers = Answers(gateway, reloader, common.counters, common.leaks, reactor)
+    common.watching.gateway = gateway
+    answers = Answers(
+        gateway,
+        reloader,
+        common.counters,
+        common.leaks,
+        common.watching.traffic,
+        common.watching.denials,
+        reactor,
+    )
     common.routes.update(answers.routes())
+    common.measures.append(Measures(gateway, reloader, common.counters, common.metrics))
     return gateway
 
 
@@ -133,6 +162,9 @@ def build(
     # Made in any case: it finds what is wrong with the password files now.
     authenticator = _authenticator(config, threads, reactor, problems)
     resolver = _resolver(config, reactor, problems)
+    scraped = _scraped(config, reactor, lasting, problems)
+    dashboard = _dashboard(config, reactor, lasting, problems)
+    pac = _pac(config, reactor, lasting, problems)
     policy = config.policy()
     problems += failures(policy, config.test)
     if problems or authenticator is None or resolver is None:
@@ -167,6 +199,25 @@ def build(
 
         part(("control", config.control.socket), control)
     deadlines = config.deadlines
+    relay: Callable[[IEnd, IEnd], IRelay] = partial(
+        choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
+    )
+    if scraped is not None:
+        listening.append(lasting.metrics)
+        relay = lasting.metrics.counting(relay)
+        lag = ReactorLag(reactor, lasting.metrics.lag)
+        part("reactor lag", lambda: Part(lag.start, lag.stop))
+        part(("metrics", config.metrics), lambda: Part(scraped.open, scraped.close))
+    if dashboard is not None:
+        watching = lasting.watching
+        listening += (watching.traffic, watching.denials)
+        part("watching", lambda: Part(watching.start, watching.stop))
+        part(
+            ("dashboard", config.dashboard.endpoint),
+            lambda: Part(dashboard.open, dashboard.close),
+        )
+    if pac is not None:
+        part(("pac", config.pac.endpoint), lambda: Part(pac.open, pac.close))
     runtime = Runtime(
         clock=reactor,
         dialogues={each.name: dialogues(each.protocols) for each in config.listener},
@@ -178,9 +229,7 @@ def build(
             deadlines.connect,
             partial(DialEndpoint, reactor, board) if board is not None else None,
         ),
-        relay=partial(
-            choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
-        ),
+        relay=relay,
         observer=observers(*listening),
         deadlines=Deadlines(**attrs.asdict(deadlines)),
         early_data=config.limits.early_data,
@@ -214,6 +263,88 @@ def _endpoints(
         for index, listener in enumerate(config.listener)
     ]
     return [endpoint for endpoint in made if endpoint is not None]
+
+
+def _scraped(
+    config: Config, reactor: IReactor, lasting: Lasting, problems: list[Problem]
+) -> MetricsListener | None:
+    """Make what answers Prometheus; ``None`` where nobody wants it."""
+    if not config.metrics.endpoint:
+        return None
+    path = "metrics.endpoint"
+    try:
+        from socksd.observe.exposition import CONTENT_TYPE, render
+    except ModuleNotFoundError as error:
+        message = f"needs the Python package {error.name}: pip install 'socksd[metrics]'"
+        problems.append(Problem(path, message))
+        return None
+    from socksd.admin.scrape import MetricsListener  # twisted.web, for those who want it
+
+    endpoint = _attempt(
+        partial(listening_endpoint, reactor, config.metrics.endpoint), path, problems
+    )
+    if endpoint is None:
+        return None
+
+    def sample() -> Callable[[], bytes]:
+        return partial(render, tuple(chain.from_iterable(ask() for ask in lasting.measures)))
+
+    return MetricsListener(
+        lambda factory: opened(endpoint, factory, "metrics"), sample, CONTENT_TYPE, reactor
+    )
+
+
+def _dashboard(
+    config: Config, reactor: IReactor, lasting: Lasting, problems: list[Problem]
+) -> Dashboard | None:
+    """Make the dashboard; ``None`` where nobody wants it."""
+    wanted = config.dashboard
+    if not wanted.endpoint:
+        return None
+    if is_overheard(wanted.endpoint):
+        message = "passwords would be read by others: use TLS, unix:, or interface=127.0.0.1"
+        problems.append(Problem("dashboard.endpoint", message))
+    if not wanted.users and not wanted.groups:
+        problems.append(Problem("dashboard", "nobody may see it: name users or groups"))
+    if not config.auth.authenticators:
+        message = "needs [auth] authenticators, for nobody could log in"
+        problems.append(Problem("dashboard", message))
+    from socksd.admin.dashboard import Dashboard, Gate  # twisted.web, for those who want it
+
+    endpoint = _attempt(
+        partial(listening_endpoint, reactor, wanted.endpoint), "dashboard.endpoint", problems
+    )
+    if endpoint is None:
+        return None
+    watching = lasting.watching
+    return Dashboard(
+        lambda factory: opened(endpoint, factory, "dashboard"),
+        lasting.routes,
+        Gate(watching.log_in, watching.admits, lambda peer: client_of(cast("IAddress", peer))[0]),
+        watching.subscribe,
+        reactor,
+    )
+
+
+def _pac(
+    config: Config, reactor: IReactor, lasting: Lasting, problems: list[Problem]
+) -> Autoconfig | None:
+    """Make what answers browsers that ask for /proxy.pac; ``None`` where nobody wants it."""
+    if not config.pac.endpoint:
+        return None
+    from socksd.admin.autoconfig import Autoconfig  # twisted.web, for those who want it
+
+    problems += autoconfig.problems(config)
+    endpoint = _attempt(
+        partial(listening_endpoint, reactor, config.pac.endpoint), "pac.endpoint", problems
+    )
+    if endpoint is None:
+        return None
+    return Autoconfig(
+        lambda factory: opened(endpoint, factory, "pac"),
+        lambda client, here: autoconfig.write(lasting.watching.gateway, client, here),
+        reactor,
+    )
 
 
 def _authenticator(

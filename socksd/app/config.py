@@ -26,8 +26,10 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
+from socksd.address import Destination
 from socksd.app.own import own_networks
-from socksd.errors import ConfigError, Problem, did_you_mean
+from socksd.errors import AddressError, ConfigError, Problem, did_you_mean
+from socksd.facts import Principal
 from socksd.policy.builtin import built_in
 from socksd.policy.cases import Case, load_cases
 from socksd.policy.guard import Guard
@@ -116,6 +118,14 @@ def _file(value: object) -> str:
         raise ValueError("no file has a NUL in its name")
     # Now, for twistd may leave the directory that a relative path begins in.
     return text if text in ("", "-") else os.path.abspath(text)
+
+
+def _host(value: object) -> str:
+    text = _text(value)
+    try:
+        return text and str(Destination.named(text, 0).host)
+    except AddressError as error:
+        raise ValueError(str(error)) from None
 
 
 def _network(value: object) -> IPNetwork:
@@ -307,6 +317,42 @@ class Control:
 
 
 @attrs.frozen
+class Metrics:
+    """``[metrics]``: where Prometheus asks how it goes."""
+
+    endpoint: Annotated[str, _text] = ""  # a Twisted endpoint string; "": nowhere
+
+
+@attrs.frozen
+class Dashboard:
+    """``[dashboard]``: where people look at the running server, and who may."""
+
+    endpoint: Annotated[str, _text] = ""  # "": nowhere; not looked into here
+    users: tuple[Annotated[str, _some_text], ...] = ()
+    groups: tuple[Annotated[str, _some_text], ...] = ()  # of [groups], or as authenticators say
+
+    def admits(self, principal: Principal, groups: Mapping[str, Group]) -> bool:
+        """Tell whether somebody who has logged in may see it; *groups* are the ``[groups]``."""
+        name = principal.name
+        return name is not None and (
+            name in self.users
+            or any(
+                group in principal.groups or (group in groups and name in groups[group].users)
+                for group in self.groups
+            )
+        )
+
+
+@attrs.frozen
+class Pac:
+    """``[pac]``: where browsers fetch what tells them when to use the gateway."""
+
+    endpoint: Annotated[str, _text] = ""  # "": nowhere; not looked into here
+    listener: Annotated[str, _text] = ""  # "": the first one
+    host: Annotated[str, _host] = ""  # "": the address by which the browser has reached us
+
+
+@attrs.frozen
 class Config:
     """A whole configuration; without a listener until the command line has added one."""
 
@@ -324,6 +370,9 @@ class Config:
     log: Log = Log()
     reload: Reload = Reload()
     control: Control = Control()
+    dashboard: Dashboard = Dashboard()
+    pac: Pac = Pac()
+    metrics: Metrics = Metrics()
     test: tuple[Case, ...] = ()  # read, but not run yet: what the command line adds counts, too
 
     def policy(self) -> Policy:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
+import re
+from ipaddress import ip_address
+from typing import Any
 
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory, IReactorCore, IStreamServerEndpoint
+from twisted.python.failure import Failure
+
+ENCRYPTED = ("ssl", "tls", "mtls")
 # Twisted asks for a queue of 50, which one browser's start-up can fill.
 _BACKLOG = "backlog=1024"
 
@@ -37,6 +44,43 @@ def listening_endpoint(reactor: IReactorCore, text: str) -> IStreamServerEndpoin
     if kind in ("tcp", "tcp6", "ssl") and isinstance(port, int) and not 0 <= port <= 65535:
         raise ValueError(f"{port} is not a port; they go from 0 to 65535")
     return endpoint
+
+
+def is_overheard(text: str) -> bool:
+    """Tell whether others on the network may read what goes over the endpoint *text* describes."""
+    kind, _, rest = text.partition(":")
+    if kind in ("tcp", "tcp6"):
+        found = re.search(r"(?:^|:)interface=((?:[^:\\]|\\.)*)", rest)
+        try:
+            return found is None or not ip_address(found[1].replace("\\", "")).is_loopback
+        except ValueError:
+            return True  # a name may lead anywhere
+    return not text.isdecimal() and kind not in ("unix", *ENCRYPTED)
+
+
+def opened(endpoint: IStreamServerEndpoint, factory: IProtocolFactory, what: str) -> Any:
+    """
+    Give the port (IListeningPort) that listens at *endpoint*.
+
+    Raises:
+        OSError: It does not, and why, in one line that begins with *what*.
+    """
+    result: list[Any] = []
+    endpoint.listen(factory).addBoth(result.append)
+    if not result:
+        raise OSError(None, f"{what} does not get ready")
+    if isinstance(result[0], Failure):
+        raise OSError(None, f"{what} cannot listen{_why(result[0].value)}")
+    return result[0]
+
+
+def _why(error: BaseException | None) -> str:
+    """Say where a port cannot be listened on, and why, as the system says it."""
+    where = ""
+    if isinstance(error, CannotListenError):
+        where = f" on {error.interface or '*'}:{error.port}"
+        error = error.socketError
+    return f"{where}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
 
 
 def _what_is_wrong(kind: str, error: Exception) -> str:

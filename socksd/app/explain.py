@@ -5,7 +5,7 @@ With ``--json`` one object is written, whose shape is stable; new keys may come:
 
     {"question": {"client", "listener", "user", "groups", "command", "host", "port", "time",
                   "addresses"},
-     "verdict": "deny", "rule": "default", "detail": "", "text": "",
+     "verdict": "deny", "rule": "default", "detail": "", "text": "", "log": true,
      "stages": [{"stage": "request", "address": null, "verdict", "rule", "detail",
                  "reports": [{"rule", "would"}],
                  "rules": [{"id", "action", "report", "matches", "key", "wanted", "fact",
@@ -197,6 +197,8 @@ def as_lines(
     yield f"{paint(_SAYS[verdict], _COLOURS[verdict])} by {explanation.decision.rule}"
     if explanation.decision.text:
         yield f"  {explanation.decision.text}"
+    if not explanation.decision.log:
+        yield "  (such a session leaves no line in the logs)"
     if turns or edited:
         yield "and otherwise"
         for turn in turns:

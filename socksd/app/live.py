@@ -10,6 +10,7 @@ from typing import Any, Final
 from socksd.address import Destination
 from socksd.admin.routes import BadBody, Body
 from socksd.errors import did_you_mean
+from socksd.events import Denied
 from socksd.facts import Verdict
 from socksd.policy.words import COMMANDS
 from socksd.server.session import Session
@@ -17,6 +18,7 @@ from socksd.server.states import State
 
 MOST: Final = 10_000  # rows of one answer
 USUAL: Final = 1000
+TALKERS: Final = 50
 WITHOUT_LOGIN: Final = "@none"  # as rules call who has not logged in
 
 Wanted = Callable[[Session], bool]
@@ -85,6 +87,47 @@ def listing(sessions: Iterable[Session], body: Body, now: float) -> dict[str, An
     return {
         "count": len(found),
         "sessions": [row(session, now) for session in first(limit, found, key)],
+    }
+
+
+def talkers(sessions: Iterable[Session]) -> list[Row]:
+    """Say who talks to whom now, those first that have carried most; TALKERS of them."""
+    pairs: dict[tuple[str, str | None, str], list[int]] = {}
+    for session in sessions:
+        if session.request is None or session.state is not State.RELAYING:
+            continue
+        facts = session.facts
+        user = facts.principal.name if facts.principal else None
+        pair = str(facts.client), user, str(session.request.destination.host)
+        total = pairs.setdefault(pair, [0, 0, 0])
+        for index, more in enumerate((1, *session.carried)):
+            total[index] += more
+    most = nlargest(TALKERS, pairs.items(), lambda each: each[1][1] + each[1][2])
+    return [
+        {
+            "client": client,
+            "user": user,
+            "host": host,
+            "sessions": count,
+            "up": up,
+            "down": down,
+        }
+        for (client, user, host), (count, up, down) in most
+    ]
+
+
+def denial(event: Denied) -> Row:
+    """Say of a refusal what JSON can."""
+    return {
+        "session": event.session,
+        "time": event.started,
+        "client": str(event.client),
+        "user": event.user,
+        "command": COMMANDS[event.command] if event.command else None,
+        "destination": str(event.destination) if event.destination else None,
+        "rule": event.decision.rule,
+        "detail": event.decision.detail,
+        "text": event.decision.text,
     }
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IReactorTime,
@@ -18,9 +17,9 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from socksd.app.config import Config
+from socksd.app.endpoints import opened
 from socksd.errors import ConfigError, Problem
 from socksd.server.protocol import Sessions, SocksFactory
 from socksd.server.runtime import Runtime
@@ -244,14 +243,7 @@ class Gateway(Service):
             OSError: It cannot be, and why, by the listener's name.
         """
         factory = SocksFactory(entrance.name, runtime, self.sessions)
-        result: list[Any] = []
-        entrance.endpoint.listen(factory).addBoth(result.append)
-        if not result:
-            raise OSError(None, f"listener {entrance.name!r} does not get ready")
-        if isinstance(result[0], Failure):
-            where_and_why = _why(result[0].value)
-            raise OSError(None, f"listener {entrance.name!r} cannot listen{where_and_why}")
-        port = result[0]
+        port = opened(entrance.endpoint, factory, f"listener {entrance.name!r}")
         self.sessions.door.guard(port)
         _log.info(
             "listening name={name} on {address}",
@@ -310,12 +302,3 @@ def written(address: IAddress) -> str:
 def _reason(error: OSError) -> str:
     """Say why, as the system does."""
     return error.strerror or str(error)
-
-
-def _why(error: BaseException | None) -> str:
-    """Say where a port cannot be listened on, and why, as the system says it."""
-    where = ""
-    if isinstance(error, CannotListenError):
-        where = f" on {error.interface or '*'}:{error.port}"
-        error = error.socketError
-    return f"{where}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"

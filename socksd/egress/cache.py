@@ -15,7 +15,7 @@ from zope.interface import implementer
 from socksd.address import IPAddress, reached
 from socksd.codes import ReplyCode
 from socksd.egress.lookup import Answer, ILookup
-from socksd.errors import Refused
+from socksd.errors import Refused, TimedOut
 from socksd.interfaces import IResolver
 
 NEGATIVE_TTL = 5.0  # seconds: outlasts a browser's retries, and hardly a repair
@@ -31,11 +31,14 @@ class _Known:
     until: float
     addresses: tuple[IPAddress, ...]
     reason: str = ""  # why there are none
+    late: bool = False  # because nobody has answered
 
     def told(self) -> Deferred[Sequence[IPAddress]]:
         if self.addresses:
             return succeed(self.addresses)
         # A new one each time: a shared exception would gather tracebacks.
+        if self.late:
+            return fail(TimedOut(self.reason))
         return fail(Refused(ReplyCode.HOST_UNREACHABLE, self.reason))
 
 
@@ -67,6 +70,11 @@ class CachingResolver:
         negative_ttl: For how many seconds it is remembered that a name leads
             nowhere.
         entries: How many names are remembered; one more, and the oldest goes.
+
+    Attributes:
+        hits: How often the answer was known,
+        joined: the question was being asked already,
+        misses: or neither.
     """
 
     def __init__(
@@ -76,6 +84,7 @@ class CachingResolver:
         negative_ttl: float = NEGATIVE_TTL,
         entries: int = ENTRIES,
     ) -> None:
+        self.hits = self.joined = self.misses = 0
         self._inner = inner
         self._clock = clock
         self._negative_ttl = negative_ttl
@@ -87,16 +96,23 @@ class CachingResolver:
         """Tell what is known, or ask; see IResolver."""
         known = self._known.get(name)
         if known is not None and self._clock.seconds() < known.until:
+            self.hits += 1
             return known.told()
         question = self._asking.get(name)
         if question is not None:
+            self.joined += 1
             return self._wait(name, question)
+        self.misses += 1
         if len(self._asking) >= MOST_QUESTIONS:
             return fail(Refused(ReplyCode.GENERAL_FAILURE, "too many names asked for at once"))
         question = self._asking[name] = _Question([])
         waiter = self._wait(name, question)  # before asking: the answer may be there at once
         question.lookup = self._inner.lookup(name).addBoth(self._settle, name, question)
         return waiter
+
+    def __len__(self) -> int:
+        """How many names are remembered."""
+        return len(self._known)
 
     def stop(self) -> None:
         """Ask no more questions; what is known stays known."""
@@ -124,7 +140,8 @@ class CachingResolver:
             addresses = tuple(dict.fromkeys(map(reached, result.addresses)))[:MOST_ADDRESSES]
             known = _Known(now + result.ttl, addresses)
         elif _is_about_the_name(error := result.value):
-            known = _Known(now + self._negative_ttl, (), error.reason)
+            late = isinstance(error, TimedOut)
+            known = _Known(now + self._negative_ttl, (), error.reason, late)
         else:
             question.tell(partial(fail, result))
             return

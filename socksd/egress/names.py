@@ -16,7 +16,7 @@ from zope.interface import implementer
 from socksd.codes import ReplyCode
 from socksd.egress.lookup import Answer, ILookup, NoSuchName
 from socksd.egress.nameservers import NameServers
-from socksd.errors import Refused
+from socksd.errors import Refused, TimedOut
 
 RESOLUTION_DELAY = 0.05  # seconds; RFC 8305 section 3
 MOST_ALIASES = 8
@@ -71,7 +71,7 @@ class DNSResolver:
             outcomes = await both.addTimeout(self._timeout, self._clock)
         except defer.TimeoutError as error:
             reason = f"no name server answered within {self._timeout:g} s"
-            raise Refused(ReplyCode.HOST_UNREACHABLE, reason) from error
+            raise TimedOut(reason) from error
         answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
         addresses = [address for answer in answers for address in answer.addresses]
         if not addresses:

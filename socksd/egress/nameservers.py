@@ -31,7 +31,7 @@ from zope.interface import implementer
 from socksd.address import IPAddress
 from socksd.codes import ReplyCode
 from socksd.egress.direct import IReactorConnecting, tcp_endpoint
-from socksd.errors import Refused
+from socksd.errors import Refused, TimedOut
 
 # Seconds to wait for a server that has not answered yet, in one round of all
 # of them and the next. One lost datagram costs a second.
@@ -244,6 +244,8 @@ class NameServers:
                 silent.remove(server)
                 rcode = _RCODES.get(message.rCode, f"RCODE {message.rCode}")
                 reason = f"name server failure ({rcode})"
+        if len(silent) == len(self._servers):
+            raise TimedOut(reason)
         raise Refused(ReplyCode.HOST_UNREACHABLE, reason)
 
     async def _reply(

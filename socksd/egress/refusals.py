@@ -17,7 +17,7 @@ from twisted.internet.error import ConnectError
 
 from socksd.address import IPAddress
 from socksd.codes import ReplyCode
-from socksd.errors import Refused
+from socksd.errors import Refused, TimedOut
 
 
 class _Cause(Enum):
@@ -77,7 +77,7 @@ def refusal(failures: Sequence[tuple[IPAddress, BaseException]]) -> Refused:
         reason += f": {_name(error)}"
     if len(failures) > 1:
         reason += f" ({len(failures)} addresses tried)"
-    return Refused(cause.reply, reason)
+    return TimedOut(reason) if cause is _Cause.SILENT else Refused(cause.reply, reason)
 
 
 def _cause(error: BaseException) -> _Cause:

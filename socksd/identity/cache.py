@@ -19,6 +19,10 @@ class VerifiedLogins:
     Only logins that succeeded are kept, and of them neither the name nor the
     password: the key is an HMAC under a random key of this process, so that a
     core dump gives nothing to look up in a table. The oldest goes first.
+
+    Attributes:
+        hits: How many questions had an answer,
+        misses: and how many had none.
     """
 
     def __init__(self, seconds: float, now: Callable[[], float]) -> None:
@@ -30,6 +34,7 @@ class VerifiedLogins:
                 verification; 0 keeps nothing.
             now: The time in seconds on a clock that never goes back.
         """
+        self.hits = self.misses = 0
         self._seconds = seconds
         self._now = now
         self._secret = secrets.token_bytes(32)
@@ -57,7 +62,11 @@ class VerifiedLogins:
         """Give who this login is, if that is still known."""
         self._forget_old()
         entry = self._entries.get(key)
-        return entry[1] if entry else None
+        if entry is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        return entry[1]
 
     def put(self, key: bytes, principal: Principal) -> None:
         """Remember a login that has just been verified."""

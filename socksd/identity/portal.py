@@ -184,6 +184,11 @@ class Authenticator:
         self._verified = VerifiedLogins(cache_seconds, clock.seconds)
         self._under_way: dict[tuple[Source, bytes], _Verification] = {}
 
+    @property
+    def verified(self) -> VerifiedLogins:
+        """The logins that are remembered."""
+        return self._verified
+
     def methods(self, client: IPAddress) -> Sequence[Method]:
         """Name the methods that would do for a client at this address, the best first."""
         if not self._offers_login:

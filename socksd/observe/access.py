@@ -139,7 +139,7 @@ class AccessLog:
 
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
-        if isinstance(event, SessionClosed):
+        if isinstance(event, SessionClosed) and event.logged:
             self._append(record(event).encode("ascii") + b"\n")
 
     def close(self) -> None:

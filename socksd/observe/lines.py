@@ -28,7 +28,7 @@ from typing import Final
 
 from socksd.address import IPAddress
 from socksd.codes import Command
-from socksd.events import LoginRefused, SessionClosed
+from socksd.events import Denied, LoginRefused, SessionClosed
 
 COMMANDS: Final = {  # the words that rules use as well
     Command.CONNECT: "connect",
@@ -74,13 +74,13 @@ def session(event: SessionClosed) -> str:
     return " ".join(fields)
 
 
-def denied(event: SessionClosed) -> str:
+def denied(event: Denied) -> str:
     """Write that the policy has refused a client; see this module for the form."""
     command = "-" if event.command is None else COMMANDS[event.command]
     destination = "-" if event.destination is None else event.destination
     return (
         f"denied client={event.client} port={event.client_port} user={word(event.user)}"
-        f" command={command} destination={destination} rule={word(event.rule)}"
+        f" command={command} destination={destination} rule={word(event.decision.rule)}"
     )
 
 

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from socksd.codes import ReplyCode
-from socksd.events import Event, LoginRefused, Outcome, SessionClosed
+from socksd.events import Denied, Event, LoginRefused, SessionClosed
 from socksd.observe import lines
 
 _log = Logger("socksd")
@@ -44,6 +44,8 @@ class PeopleLog:
         """Observe *event*."""
         if isinstance(event, SessionClosed):
             self._closed(event)
+        elif isinstance(event, Denied):
+            self._denied(event)
         elif isinstance(event, LoginRefused) and self._may_say("login failed"):
             _log.warn("{line}", line=lines.login_failed(event))
 
@@ -53,13 +55,16 @@ class PeopleLog:
             self._second.cancel()
             self._second_over()
 
+    def _denied(self, event: Denied) -> None:
+        if event.decision.log and self._may_say("denied"):
+            _log.warn("{line}", line=lines.denied(event))
+        if event.decision.rule == _NO_RULE and self._clock.seconds() >= self._hint_from:
+            self._hint_from = self._clock.seconds() + HINT_EVERY
+            _log.info("{line}", line=lines.hint(event.client))
+
     def _closed(self, event: SessionClosed) -> None:
-        if event.outcome is Outcome.DENIED:
-            if self._may_say("denied"):
-                _log.warn("{line}", line=lines.denied(event))
-            if event.rule == _NO_RULE and self._clock.seconds() >= self._hint_from:
-                self._hint_from = self._clock.seconds() + HINT_EVERY
-                _log.info("{line}", line=lines.hint(event.client))
+        if not event.logged:
+            return
         reached = event.reply is ReplyCode.SUCCEEDED
         if reached or self._may_say(f"session outcome={event.outcome}"):
             _log.info("{line}", line=lines.session(event))

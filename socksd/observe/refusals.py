@@ -10,8 +10,7 @@ from html import escape
 from typing import Final
 
 from socksd.address import Destination, IPAddress
-from socksd.events import Decided, Event, Outcome, SessionClosed
-from socksd.facts import Verdict
+from socksd.events import Denied, Event
 
 CALLERS: Final = 5_000  # remembered; the one refused least recently goes first
 EACH: Final = 10  # remembered of each
@@ -46,20 +45,13 @@ class Refusals:
 
     def __init__(self) -> None:
         self._callers: OrderedDict[Caller, deque[Refusal]] = OrderedDict()
-        self._texts: dict[int, dict[str, str]] = {}  # by session and rule
 
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
-        if isinstance(event, Decided):
+        if isinstance(event, Denied) and event.destination is not None:
             decision = event.decision
-            if decision.verdict is Verdict.DENY and decision.text:
-                self._texts.setdefault(event.session, {})[decision.rule] = decision.text
-        elif isinstance(event, SessionClosed):
-            texts = self._texts.pop(event.session, {})
-            rule, destination = event.rule, event.destination
-            if event.outcome is Outcome.DENIED and rule is not None and destination is not None:
-                refusal = Refusal(event.started, destination, rule, texts.get(rule, ""))
-                self._remember((event.client, event.user), refusal)
+            refusal = Refusal(event.started, event.destination, decision.rule, decision.text)
+            self._remember((event.client, event.user), refusal)
 
     def of(self, client: IPAddress, user: str | None) -> Sequence[Refusal]:
         """Give the last refusals of one caller, the latest first."""

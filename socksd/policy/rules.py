@@ -30,6 +30,7 @@ class Rule:
         text: What a person may be told whom it refuses; else ''.
         route: By which way to go where it allows.
         limits: The name of the limits that then hold; '' for none.
+        log: Whether the sessions it decides have their line in the logs.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Rule:
     text: str = ""
     route: str = DIRECT
     limits: str = ""
+    log: bool = True
 
     def matches(self, facts: Facts) -> Answer:
         """Answer as a condition does; one definite mismatch beats all that is unknown."""
@@ -53,7 +55,9 @@ class Rule:
 
     def decision(self) -> Decision:
         """Give what it says where it decides."""
-        return Decision(self.action, self.id, self.text, route=self.route, limits=self.limits)
+        return Decision(
+            self.action, self.id, self.text, route=self.route, limits=self.limits, log=self.log
+        )
 
 
 _LAST = Rule(DEFAULT, Verdict.DENY, ())

@@ -99,6 +99,13 @@ def sentence(value: object) -> str:
     return text
 
 
+def boolean(value: object) -> bool:
+    """Read true or false."""
+    if not isinstance(value, bool):
+        raise Wrong(f"must be true or false, not {type_of(value)}")
+    return value
+
+
 def one_of(value: object, known: Mapping[str, T]) -> T:
     """Read one of a few words."""
     text = some_text(value)

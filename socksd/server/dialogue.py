@@ -10,6 +10,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from socksd.address import Destination
     from socksd.codes import ReplyCode
+    from socksd.interfaces import IEnd
     from socksd.server.session import Session
 
 
@@ -42,6 +43,13 @@ class IDialogue(Interface):
     def login_refused(reason: str) -> None:
         """Tell the client that its login was not right; end the session, or let it try again."""
 
+    def ends(target: IEnd) -> tuple[IEnd, IEnd]:
+        """
+        Give what a relay is to join: the client's end and *target*.
+
+        Or what stands before one of them, where the protocol goes on behind the request.
+        """
+
     def granted(bound: Destination | None) -> None:
         """Tell the client that its request has been carried out."""
 
@@ -50,7 +58,8 @@ class IDialogue(Interface):
         Tell the client why it gets nothing, if an answer is owed to it.
 
         *reason* is for the log; what of it the client may read is for the
-        protocol to say. Gives whether the client has been told *code*.
+        protocol to say; where the session is ``overdue`` that is why. Gives
+        whether the client has been told *code*.
         """
 
 

@@ -84,6 +84,11 @@ class Door:
         self._watch = LoopingCall(self.look)
         self._watch.clock = clock
 
+    @property
+    def is_open(self) -> bool:
+        """Whether new connections are accepted."""
+        return self._open
+
     def start(self) -> None:
         """Begin to watch."""
         self._watch.start(_LOOK)

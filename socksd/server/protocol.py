@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, ip_address
-from itertools import count
 
 from twisted.internet.address import IPv4Address as TCP4Address
 from twisted.internet.address import IPv6Address as TCP6Address
@@ -75,6 +74,7 @@ class Sessions:
 
     Attributes:
         left: Called with a Runtime when the last session that kept it has gone.
+        begun: How many there were so far; the number of the latest.
     """
 
     def __init__(self, door: Door) -> None:
@@ -82,11 +82,12 @@ class Sessions:
         self.left: Callable[[Runtime], object] = lambda _: None
         self._live: set[Session] = set()
         self._keep: Counter[int] = Counter()  # how many keep a Runtime, by its id()
-        self._numbers = count(1)
+        self.begun = 0
 
     def begin(self, end: End, runtime: Runtime, facts: Facts, client_port: int) -> None:
         """Begin one; it leaves by itself when it has closed."""
-        session = Session(next(self._numbers), end, runtime, facts, client_port, self._closed)
+        self.begun += 1
+        session = Session(self.begun, end, runtime, facts, client_port, self._closed)
         self._live.add(session)
         self._keep[id(runtime)] += 1
         end.carried_by(session)
@@ -104,6 +105,15 @@ class Sessions:
     def keep(self, runtime: Runtime) -> int:
         """How many sessions keep *runtime*."""
         return self._keep[id(runtime)]
+
+    def carried(self) -> tuple[int, int]:
+        """Octets that the relays of those that live have carried so far, up and down."""
+        up = down = 0
+        for session in self._live:
+            more_up, more_down = session.carried
+            up += more_up
+            down += more_down
+        return up, down
 
     def __len__(self) -> int:
         return len(self._live)

@@ -13,10 +13,11 @@ from zope.interface import implementer
 
 from socksd.address import Destination, IPAddress
 from socksd.codes import Command, Method, ReplyCode
-from socksd.errors import LoginFailed, ProtocolError, Refused
+from socksd.errors import LoginFailed, ProtocolError, Refused, TimedOut
 from socksd.events import (
     Asked,
     Decided,
+    Denied,
     Event,
     LoggedIn,
     LoginRefused,
@@ -69,6 +70,8 @@ class Session:
         address: The address that was dialled, once it has answered.
         judged: Where the name has led: what the log lists of it.
         unlisted: How many addresses the log leaves out.
+        overdue: Nobody has answered in time: the deadline of the state has
+            passed, or that of what it waited for.
     """
 
     __slots__ = (
@@ -77,7 +80,6 @@ class Session:
         "_forget",
         "_monotonic",
         "_outcome",
-        "_overdue",
         "_paused",
         "_relay",
         "_reply",
@@ -90,6 +92,7 @@ class Session:
         "facts",
         "judged",
         "number",
+        "overdue",
         "request",
         "runtime",
         "state",
@@ -125,7 +128,7 @@ class Session:
         self._reply: ReplyCode | None = None
         self._task: Deferred[Any] | None = None
         self._relay: IRelay | None = None
-        self._overdue = False
+        self.overdue = False
         self._paused = False
         self._deadline: IDelayedCall | None = None
         self._arm(runtime.deadlines.handshake)
@@ -218,7 +221,7 @@ class Session:
         try:
             return await running
         except CancelledError:
-            if self._overdue:
+            if self.overdue:
                 seconds = getattr(self.runtime.deadlines, DEADLINE[self.state] or "")
                 reason = f"no answer within {seconds:g} s"
             else:
@@ -227,7 +230,8 @@ class Session:
 
     def relay(self, target: IEnd, bound: Destination) -> None:
         """Tell the client that *target* has answered, and carry until both have ended."""
-        self.carry(self.runtime.relay(self.end, target), bound, target)
+        assert self.dialogue is not None  # it has asked
+        self.carry(self.runtime.relay(*self.dialogue.ends(target)), bound, target)
 
     def carry(
         self, relay: IRelay, bound: Destination | None = None, target: IEnd | None = None
@@ -294,6 +298,8 @@ class Session:
         client may have sent something that we have not read.
         """
         self._outcome = (outcome, reason)
+        if outcome is Outcome.DENIED:
+            self._denied()
         self.enter(State.CLOSING)
         if self._paused:
             self.end.transport.resumeProducing()
@@ -370,9 +376,10 @@ class Session:
         if failure.check(Refused):
             refused: Refused = failure.value  # type: ignore[assignment]  # checked above
             code, reason = refused.reply, refused.reason
+            self.overdue = self.overdue or isinstance(refused, TimedOut)
             denied = self.decision is not None and self.decision.verdict is Verdict.DENY
             outcome = Outcome.DENIED if denied else Outcome.FAILED
-        elif failure.check(CancelledError) and self._overdue:
+        elif failure.check(CancelledError) and self.overdue:
             reason, outcome = "the login took too long", Outcome.TIMED_OUT
         else:
             _log.failure("session {number} has met a bug", failure, number=self.number)
@@ -384,6 +391,22 @@ class Session:
             self.finish(outcome, reason)
 
     # -- the end -------------------------------------------------------------
+
+    def _denied(self) -> None:
+        facts, request, decision = self.facts, self.request, self.decision
+        assert decision is not None  # it is what has denied
+        self.tell(
+            Denied(
+                session=self.number,
+                started=facts.time,
+                client=facts.client,
+                client_port=self.client_port,
+                user=facts.principal.name if facts.principal else None,
+                command=request.command if request else None,
+                destination=request.destination if request else None,
+                decision=decision,
+            )
+        )
 
     def _relayed(self, tally: Tally) -> None:
         self._outcome = self._outcome or _RELAYED[tally.ended_by]
@@ -407,7 +430,7 @@ class Session:
         if self.state is State.CLOSING:
             self.end.transport.abortConnection()
         elif self._task is not None:
-            self._overdue = True
+            self.overdue = True
             self._task.cancel()
         else:
             self._outcome = (Outcome.TIMED_OUT, f"waiting for {self.state.value}")
@@ -442,6 +465,7 @@ class Session:
                 reports=decision.reports if decision else (),
                 addresses=self.judged,
                 unlisted=self.unlisted,
+                logged=decision.log if decision else True,
             )
         )
         self._forget(self)

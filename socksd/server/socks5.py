@@ -9,6 +9,7 @@ from zope.interface import implementer
 from socksd.address import Destination
 from socksd.codes import Method, ReplyCode
 from socksd.events import MethodChosen, Outcome
+from socksd.interfaces import IEnd
 from socksd.server.dialogue import IDialogue
 from socksd.server.states import State
 from socksd.wire.handshake import ServerHandshake, Turn
@@ -76,6 +77,10 @@ class Socks5:
         """Say that they were not, and end: RFC 1929 section 2, the server MUST close."""
         self._session.end.send(self._handshake.status(ok=False))
         self._session.finish(Outcome.LOGIN_FAILED, reason)
+
+    def ends(self, target: IEnd) -> tuple[IEnd, IEnd]:
+        """Join the two as they are."""
+        return self._session.end, target
 
     def granted(self, bound: Destination | None) -> None:
         """Send the reply that says so."""

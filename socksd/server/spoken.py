@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 from socksd.codes import VERSION
+from socksd.server.http import HTTPConnect
 from socksd.server.socks5 import Socks5
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 # By its name in the configuration: the first octets of a protocol, and who speaks it.
 _PROTOCOLS: dict[str, tuple[Collection[int], Callable[[Session], IDialogue]]] = {
     Socks5.protocol: ((VERSION,), Socks5),
+    # Methods are in upper case (RFC 9110 section 9.1).
+    HTTPConnect.protocol: (range(ord("A"), ord("Z") + 1), HTTPConnect),
 }
 PROTOCOLS: Final = tuple(_PROTOCOLS)
 

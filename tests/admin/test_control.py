@@ -16,10 +16,11 @@ from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 
-from socksd.admin import control as module
+from socksd.admin import web
 from socksd.admin.client import Unreachable, ask
-from socksd.admin.control import BODY, ControlSocket
-from socksd.admin.routes import BadBody, Body, Routes, Unable
+from socksd.admin.control import ControlSocket
+from socksd.admin.routes import BadBody, Body, NotAdmitted, Routes, Unable
+from socksd.admin.web import BODY
 from socksd.errors import ConfigError, Problem
 
 
@@ -36,6 +37,7 @@ ROUTES: Routes = {
     ("GET", "/v1/query"): lambda body: dict(body),
     ("POST", "/v1/later"): lambda body: task.deferLater(reactor, 0, lambda: {"later": 1}),  # type: ignore[arg-type]  # a module to mypy
     ("POST", "/v1/bad"): fails(BadBody("no such thing")),
+    ("POST", "/v1/denied"): fails(NotAdmitted("not you")),
     ("POST", "/v1/unable"): fails(Unable("not now")),
     ("POST", "/v1/config"): fails(ConfigError([Problem("a.b", "is wrong"), Problem("", "x")])),
     ("POST", "/v1/bug"): fails(ZeroDivisionError()),
@@ -96,6 +98,7 @@ async def exchanged(path: str, octets: bytes) -> bytes:
         pytest.param("POST", "/v1/thing", None, 405, {"error": "/v1/thing takes GET"}, id="method"),
         pytest.param("GET", "/v2/x", None, 404, {"error": "there is no /v2/x"}, id="path"),
         pytest.param("POST", "/v1/bad", None, 400, {"error": "no such thing"}, id="bad body"),
+        pytest.param("POST", "/v1/denied", None, 403, {"error": "not you"}, id="not admitted"),
         pytest.param("POST", "/v1/unable", None, 409, {"error": "not now"}, id="unable"),
         pytest.param(
             "POST",
@@ -190,7 +193,7 @@ async def test_a_head_without_end_is_cut_off(path: str) -> None:
 
 
 async def test_a_silent_client_is_let_go(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IDLE", 0.05)
+    monkeypatch.setattr(web, "IDLE", 0.05)
     opened = ControlSocket(path, ROUTES, reactor)  # type: ignore[arg-type]
     opened.open()
     assert await exchanged(path, b"GET /v1/thing HT") == b""

@@ -19,6 +19,7 @@ from socksd.errors import ConfigError
 from socksd.events import Outcome
 from socksd.observe.counters import RuleCounters
 from socksd.observe.leaks import Leaks
+from socksd.observe.traffic import Denials, Traffic
 from tests.app.test_reload import DENIES, Scene
 from tests.fakes import outcome
 from tests.observe.closed import SERVED
@@ -53,12 +54,19 @@ def leaks() -> Leaks:
 @pytest.fixture
 def answers(scene: Scene, counters: RuleCounters, leaks: Leaks) -> Answers:
     return Answers(
-        scene.gateway, scene.reloader, counters, leaks, scene.reactor, in_thread=maybeDeferred
+        scene.gateway,
+        scene.reloader,
+        counters,
+        leaks,
+        Traffic(scene.gateway.sessions.carried),
+        Denials(),
+        scene.reactor,
+        in_thread=maybeDeferred,
     )
 
 
 def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
-    scene.change(LISTENER)
+    scene.change(LISTENER + '[dashboard]\nendpoint = "unix:/x"\n')
     scene.reloader.reload()
     routes = answers.routes()
     assert set(routes) == {
@@ -67,6 +75,9 @@ def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
         ("GET", "/v1/leaks"),
         ("GET", "/v1/sessions"),
         ("GET", "/v1/config"),
+        ("GET", "/v1/talkers"),
+        ("GET", "/v1/traffic"),
+        ("GET", "/v1/denials"),
         ("POST", "/v1/explain"),
         ("POST", "/v1/kill"),
         ("POST", "/v1/reload"),
@@ -149,6 +160,12 @@ def test_sessions_are_listed_and_ended(answers: Answers, scene: Scene) -> None:
     assert session["seconds"] == 0.0
     assert answers.kill({"session": session["session"]}) == {"killed": 1}
     assert not answers.sessions({})["count"]
+
+
+def test_without_a_dashboard_nothing_is_kept_for_it(answers: Answers) -> None:
+    for ask in (answers.traffic, answers.denials):
+        with pytest.raises(Unable, match="endpoint is not set"):
+            ask({})
 
 
 def test_the_configuration_is_the_one_in_force(answers: Answers, scene: Scene) -> None:

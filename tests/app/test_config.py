@@ -18,11 +18,13 @@ from socksd.app.config import (
     Auth,
     Config,
     Control,
+    Dashboard,
     Deadlines,
     Guarded,
     Limits,
     Listener,
     Log,
+    Pac,
     Reload,
     Resolver,
     duration,
@@ -76,6 +78,8 @@ KEYS: dict[str, Any] = {
         ("limits", Limits),
         ("log", Log),
         ("reload", Reload),
+        ("dashboard", Dashboard),
+        ("pac", Pac),
         ("control", Control),
     )
     for attribute in attrs.fields(kind)
@@ -109,6 +113,12 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("log.access", '"-"', "-", "true"),
     ("reload.refused_sessions", '"30s"', 30.0, '"drop"'),
     ("reload.state", '"/var/lib/socksd"', "/var/lib/socksd", "1"),
+    ("dashboard.endpoint", '"unix:/x"', "unix:/x", "true"),
+    ("dashboard.users", '["alice"]', ("alice",), '"alice"'),
+    ("dashboard.groups", '["ops"]', ("ops",), '"ops"'),
+    ("pac.endpoint", '"tcp:8080"', "tcp:8080", "true"),
+    ("pac.listener", '"office"', "office", "1"),
+    ("pac.host", '"GW.Example."', "gw.example", '"a b"'),
     ("control.socket", '"/run/socksd/control.sock"', "/run/socksd/control.sock", "true"),
 ]
 
@@ -147,7 +157,7 @@ def value_of(config: Config, key: str) -> Any:
     found: Any = config
     for name in key.split("."):
         found = getattr(found, name)
-        if name == "listener":
+        if found is config.listener:
             (found,) = found
     return found
 

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.testing import MemoryReactor
 
-from socksd.app.endpoints import listening_endpoint, tcp
+from socksd.app.endpoints import is_overheard, listening_endpoint, tcp
 from tests.fakes import outcome
 
 
@@ -71,3 +71,28 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socksd.app.endpoints.serverFromString", missing)
     with pytest.raises(ValueError, match="'ssl' needs the Python package OpenSSL"):
         listening_endpoint(reactor, "ssl:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "overheard"),
+    [
+        ("1080", False),
+        ("tcp:1080", True),
+        ("tcp:1080:interface=127.0.0.1", False),
+        ("tcp:interface=127.0.0.1:port=1080", False),
+        ("tcp:1080:interface=192.0.2.1", True),
+        ("tcp:1080:interface=localhost", True),
+        ("tcp:1080:note=interface=127.0.0.1", True),
+        (tcp(1080, "::1"), False),
+        (tcp(1080, "::"), True),
+        ("tcp6:1080:interface=\\:\\:1", False),
+        ("unix:/run/x:mode=660", False),
+        ("ssl:1443:privateKey=a", False),
+        ("tls:/etc/keys:tcp:1443", False),
+        ("systemd:domain=INET:index=0", True),
+        ("haproxy:tcp:1080:interface=127.0.0.1", True),
+    ],
+)
+def test_it_is_known_where_others_could_listen_in(text: str, overheard: bool) -> None:
+    """What is not known to be safe is not."""
+    assert is_overheard(text) is overheard

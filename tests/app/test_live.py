@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from socksd.admin.routes import BadBody
-from socksd.app.live import MOST, ORDERS, chosen, killed, listing
+from socksd.app.live import MOST, ORDERS, chosen, killed, listing, talkers
 from socksd.events import Outcome, SessionClosed
 from tests.server.test_session import GREETING, LITERAL, NAMED
 from tests.server.world import World, addresses
@@ -150,3 +150,21 @@ def test_who_is_ended_is_said_to_be(world: World) -> None:
     killed(world.sessions, {"session": 1})
     (closed,) = world.events.of(SessionClosed)
     assert (closed.outcome, closed.reason) == (Outcome.STOPPED, "ended by hand")
+
+
+def test_who_talks_to_whom_is_added_up(world: World) -> None:
+    """By client, user and host; what is not relayed yet talks to nobody."""
+    world.connect("192.0.2.1").receive(GREETING + LITERAL)
+    world.egress.answer("198.51.100.7")
+    world.relays[2].up = 1
+    first, second = talkers(world.sessions)
+    assert first == {
+        "client": "192.0.2.2",
+        "user": None,
+        "host": "web.example",
+        "sessions": 1,
+        "up": 500,
+        "down": 5,
+    }
+    assert (second["host"], second["sessions"]) == ("198.51.100.7", 2)
+    assert (second["up"], second["down"]) == (11, 20)

@@ -13,7 +13,7 @@ from socksd.codes import ReplyCode
 from socksd.egress import cache
 from socksd.egress.cache import NEGATIVE_TTL, CachingResolver
 from socksd.egress.lookup import Answer, NoSuchName
-from socksd.errors import Refused
+from socksd.errors import Refused, TimedOut
 from socksd.interfaces import IResolver
 from tests.egress.fakes import FakeLookup
 from tests.fakes import outcome
@@ -87,6 +87,16 @@ def test_a_failure_is_remembered_for_a_short_time() -> None:
     clock.advance(NEGATIVE_TTL)
     refused(cached.resolve("web"))
     assert inner.asked == ["web", "web"]
+
+
+@pytest.mark.parametrize("kind", [NoSuchName(), TimedOut("no name server answered")])
+def test_it_is_remembered_whether_anybody_answered(kind: Refused) -> None:
+    inner = FakeLookup(web=kind)
+    _, cached = resolver(inner)
+    for _ in range(2):
+        error = refused(cached.resolve("web"))
+        assert (isinstance(error, TimedOut), error.reason) == (type(kind) is TimedOut, kind.reason)
+    assert inner.asked == ["web"]
 
 
 def test_a_failure_may_be_forgotten_at_once() -> None:

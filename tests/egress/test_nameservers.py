@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from socksd.codes import ReplyCode
 from socksd.egress.nameservers import ROUNDS, NameServer, NameServers
-from socksd.errors import Refused
+from socksd.errors import Refused, TimedOut
 from tests.egress.fakes import FakeReactor, Reply, Server, a, reply_to
 from tests.fakes import FakeTransport, outcome
 
@@ -124,6 +124,7 @@ def test_a_silent_server_costs_a_second_and_is_asked_again_after_the_others() ->
     refused = refusal_of(answer)
     assert refused.reply is ReplyCode.HOST_UNREACHABLE
     assert refused.reason == "no name server answered"
+    assert isinstance(refused, TimedOut)
     assert len(reactor.questions) == 2 * len(ROUNDS)
     assert not reactor.left
 
@@ -140,7 +141,9 @@ def test_a_server_that_is_down_costs_nothing(down: Server) -> None:
 def test_when_all_are_down_it_is_known_at_once(down: Server) -> None:
     reactor, answer = asking(down, down)
     reactor.pump([0, 0])
-    assert refusal_of(answer).reason == "no name server answered"
+    refused = refusal_of(answer)
+    assert refused.reason == "no name server answered"
+    assert not isinstance(refused, TimedOut)
     assert not reactor.left
 
 

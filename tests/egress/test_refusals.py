@@ -9,6 +9,7 @@ from twisted.internet import error
 
 from socksd.codes import ReplyCode
 from socksd.egress.refusals import refusal
+from socksd.errors import TimedOut
 
 ONE, TWO = ip_address("192.0.2.1"), ip_address("2001:db8::2")
 
@@ -52,6 +53,13 @@ def test_our_own_deadline_is_host_unreachable() -> None:
     refused = refusal([(ONE, error.TimeoutError())])
     assert refused.reply is ReplyCode.HOST_UNREACHABLE
     assert refused.reason == "no answer in time from 192.0.2.1"
+
+
+def test_silence_is_told_from_what_somebody_has_said() -> None:
+    """Both are 0x04; HTTP has a status of its own for silence."""
+    assert isinstance(refusal([(ONE, error.TimeoutError())]), TimedOut)
+    assert isinstance(refusal([(ONE, connect_error(errno.ETIMEDOUT))]), TimedOut)
+    assert not isinstance(refusal([(ONE, connect_error(errno.EHOSTUNREACH))]), TimedOut)
 
 
 def test_an_error_without_errno_goes_by_its_class() -> None:

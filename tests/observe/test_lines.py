@@ -17,7 +17,7 @@ from socksd.codes import Command
 from socksd.events import LoginRefused, Outcome
 from socksd.observe import lines
 from socksd.observe.log import PeopleLog
-from tests.observe.closed import SERVED
+from tests.observe.closed import DENIED, SERVED
 
 # fail2ban's own expansion of <ADDR>, without the names of its groups.
 ADDR = (
@@ -26,7 +26,6 @@ ADDR = (
 )
 
 REFUSED = LoginRefused(9, IPv4Address("192.0.2.7"), 5555, "bob", "wrong password")
-DENIED = replace(SERVED, outcome=Outcome.DENIED, address=None)
 
 # What a name may be: any octets, those that are not UTF-8 as surrogates.
 NAMES = st.text() | st.binary(max_size=255).map(lambda o: o.decode("utf-8", "surrogateescape"))
@@ -119,14 +118,14 @@ def test_commands_are_called_what_rules_call_them(command: Command, word: str) -
 def test_a_denial_has_the_fixed_form() -> None:
     assert lines.denied(DENIED) == (
         "denied client=127.0.0.1 port=40312 user=alice"
-        " command=connect destination=example.com:443 rule=local"
+        " command=connect destination=example.com:443 rule=no-web"
     )
 
 
 def test_the_fixed_form_keeps_its_fields_where_nothing_is_known() -> None:
-    event = replace(DENIED, user=None, command=None, destination=None, rule=None)
+    event = replace(DENIED, user=None, command=None, destination=None)
     assert lines.denied(event) == (
-        "denied client=127.0.0.1 port=40312 user=- command=- destination=- rule=-"
+        "denied client=127.0.0.1 port=40312 user=- command=- destination=- rule=no-web"
     )
 
 
@@ -172,7 +171,7 @@ def test_nothing_forges_a_field_or_a_line(name: str, reason: str) -> None:
     refused = replace(REFUSED, user=name, reason=reason)
     for line, harmless, user, why in (
         (lines.session(closed), lines.session(plain), 3, -1),
-        (lines.denied(closed), lines.denied(plain), 3, None),
+        (lines.denied(replace(DENIED, user=name)), lines.denied(DENIED), 3, None),
         (lines.login_failed(refused), lines.login_failed(REFUSED), 4, -1),
     ):
         assert re.fullmatch(r"[ -~]+", line)
@@ -197,7 +196,8 @@ def logged(name: str, client: IPv4Address | IPv6Address) -> list[str]:
     log = PeopleLog(Clock())
     with capturedLogs() as events:
         log(replace(REFUSED, user=name, reason=name, client=client))
-        log(replace(DENIED, user=name, reason=name, client=client))
+        log(replace(DENIED, user=name, client=client))
+        log(replace(SERVED, user=name, reason=name, client=client))
     log.close()
     file = StringIO()
     observer = textFileLogObserver(file)

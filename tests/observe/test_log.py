@@ -15,13 +15,14 @@ from socksd.events import (
     Outcome,
     SessionOpened,
 )
+from socksd.facts import Decision, Verdict
 from socksd.observe import lines
 from socksd.observe.log import LINES_A_SECOND, PeopleLog
-from tests.observe.closed import SERVED
+from tests.observe.closed import DENIED, SERVED
 
 REFUSED = LoginRefused(9, IPv4Address("192.0.2.7"), 5555, "bob", "wrong password")
-DENIED = replace(SERVED, outcome=Outcome.DENIED, reply=ReplyCode.NOT_ALLOWED)
-BY_DEFAULT = replace(DENIED, rule="default")
+BY_DEFAULT = replace(DENIED, decision=Decision(Verdict.DENY, "default"))
+ENDED = replace(SERVED, outcome=Outcome.DENIED, reply=ReplyCode.NOT_ALLOWED)
 
 
 @pytest.fixture
@@ -62,12 +63,23 @@ def test_a_failed_login_is_a_warning_at_once(log: PeopleLog, events: list[LogEve
     assert event["log_level"] is LogLevel.warn
 
 
-def test_a_denial_is_a_warning_before_the_closing_line(
+def test_a_denial_is_a_warning_at_once_and_only_once(
     log: PeopleLog, events: list[LogEvent]
 ) -> None:
     log(DENIED)
-    assert said(events) == [lines.denied(DENIED), lines.session(DENIED)]
+    assert said(events) == [lines.denied(DENIED)]
     assert events[0]["log_level"] is LogLevel.warn
+    log(ENDED)
+    assert said(events)[1:] == [lines.session(ENDED)]
+
+
+def test_what_a_rule_wants_out_of_the_logs_has_no_line(
+    log: PeopleLog, events: list[LogEvent]
+) -> None:
+    log(replace(DENIED, decision=replace(DENIED.decision, log=False)))
+    log(replace(ENDED, logged=False))
+    log(replace(SERVED, logged=False))
+    assert events == []
 
 
 def test_who_is_denied_by_default_is_told_of_at_most_once_a_minute(
@@ -111,9 +123,10 @@ def test_a_flood_of_one_kind_leaves_the_others_their_lines(
 ) -> None:
     for _ in range(LINES_A_SECOND + 1):
         log(DENIED)
+        log(ENDED)
     events.clear()
     log(REFUSED)
-    log(replace(DENIED, outcome=Outcome.TIMED_OUT, reply=None))
+    log(replace(ENDED, outcome=Outcome.TIMED_OUT, reply=None))
     assert len(events) == 2
     clock.advance(1.0)
     assert said(events)[2:] == [

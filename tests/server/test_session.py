@@ -18,6 +18,7 @@ from socksd.events import (
     Connected,
     ConnectFailed,
     Decided,
+    Denied,
     LoggedIn,
     LoginRefused,
     MethodChosen,
@@ -30,6 +31,7 @@ from socksd.events import (
 )
 from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Report, Verdict
 from socksd.interfaces import EndedBy
+from socksd.server.spoken import dialogues
 from socksd.server.states import State
 from socksd.wire.socks5 import Greeting, Request, UsernamePassword
 from tests.fakes import FakeTransport
@@ -323,6 +325,48 @@ def test_a_client_denied_by_its_address_gets_no_answer(world: World) -> None:
     assert (closed.outcome, closed.rule, closed.command) == (Outcome.DENIED, "no", None)
 
 
+@pytest.mark.parametrize(
+    ("octets", "command"),
+    [
+        pytest.param(GREETING, None, id="by its address"),
+        pytest.param(GREETING + NAMED, Command.CONNECT, id="by its request"),
+    ],
+)
+def test_a_refusal_is_told_at_once_and_once(
+    world: World, octets: bytes, command: Command | None
+) -> None:
+    """The client may take ten seconds to leave; the log need not wait for that."""
+    no = replace(DENY, log=False)
+    world.policy.answer = lambda facts: no if facts.command is command else DEFER
+    client = world.connect()
+    client.receive(octets)
+    (denied,) = world.events.of(Denied)
+    assert (denied.client, denied.client_port) == (ip_address("192.0.2.1"), 40000)
+    assert (denied.command, denied.decision) == (command, no)
+    assert (denied.destination is None) is (command is None)
+    assert not world.events.of(SessionClosed)
+    client.receive_fin()
+    closed = the_end(world)
+    assert (closed.outcome, closed.logged) == (Outcome.DENIED, False)
+    assert world.events.of(Denied) == [denied]
+
+
+def test_who_is_refused_by_its_login_is_told_of_by_name(login_world: World) -> None:
+    login_world.policy.answer = lambda facts: DENY if facts.command else DEFER
+    login_world.connect().receive(LOGIN_GREETING + LOGIN + NAMED)
+    (denied,) = login_world.events.of(Denied)
+    assert denied.user == "alice"
+
+
+def test_what_the_policy_allows_is_never_told_as_a_refusal(world: World) -> None:
+    client = world.connect()
+    client.receive(GREETING + LITERAL)
+    world.egress.pending.deferreds[-1].errback(Refused(ReplyCode.NOT_ALLOWED, "a firewall"))
+    client.receive_fin()
+    assert the_end(world).outcome is Outcome.FAILED
+    assert not world.events.of(Denied)
+
+
 def test_the_policy_learns_whether_a_login_happened(login_world: World) -> None:
     world = login_world
     first = world.connect()
@@ -431,7 +475,8 @@ def test_a_broken_request_gets_its_reply(world: World, octets: bytes, code: Repl
     assert the_end(world).outcome is Outcome.PROTOCOL_ERROR
 
 
-def test_http_on_the_port_is_answered_in_http(world: World) -> None:
+def test_http_where_it_is_not_spoken_is_answered_in_http(world: World) -> None:
+    world.factory.runtime = replace(world.runtime, dialogues={"office": dialogues({"socks5"})})
     client = world.connect()
     client.receive(b"GET / HTTP/1.1\r\nHost: gw:1080\r\n\r\n")
     assert client.sent.startswith(b"HTTP/1.1 400 ")
