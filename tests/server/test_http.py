@@ -348,6 +348,7 @@ def test_a_failure_is_told_by_its_cause(world: World, refused: Refused, status: 
     assert told == status
     assert b"198.51.100.7:80" in body
     assert b"10.9.8.7" not in body
+    assert (b"own host does not permit" in body) is (refused.reply is ReplyCode.NOT_ALLOWED)
     assert client.fin
     client.receive_fin()
     closed = the_end(world)
