@@ -94,6 +94,7 @@ class HTTPConnect:
         elif Method.USERNAME_PASSWORD in methods:
             self._challenge(head)
         else:
+            self.clients_turn = False
             self._answer(HTTPStatus.FORBIDDEN, _NO_LOGIN)
             session.finish(Outcome.NO_METHOD, "only methods that HTTP does not have would do")
 

@@ -270,7 +270,7 @@ def test_a_login_that_nobody_asks_for_is_not_looked_at(world: World) -> None:
 def test_where_only_other_logins_would_do_that_is_said(world: World) -> None:
     world.authenticator.acceptable = (Method.GSSAPI,)
     client = world.connect()
-    client.receive(connect(basic()))
+    client.receive(connect(basic()) + connect())
     assert answered(client)[0] == 403
     client.receive_fin()
     assert the_end(world).outcome is Outcome.NO_METHOD
