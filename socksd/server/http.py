@@ -15,7 +15,7 @@ from socksd.interfaces import IEnd
 from socksd.server.dialogue import IDialogue
 from socksd.server.forward import Forward
 from socksd.server.states import State
-from socksd.wire.http import CHALLENGE, ESTABLISHED, RequestHead, answer
+from socksd.wire.http import CHALLENGE, ESTABLISHED, MOST, RequestHead, answer
 from socksd.wire.socks5 import Request
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class HTTPConnect:
     was not judged.
     """
 
-    __slots__ = ("_challenges", "_head", "_session", "clients_turn", "unread")
+    __slots__ = ("_challenges", "_head", "_session", "_worth_a_look", "clients_turn", "unread")
 
     protocol = "http-connect"
 
@@ -58,20 +58,27 @@ class HTTPConnect:
         self._session = session
         self._head: RequestHead | None = None  # the last one
         self._challenges = 0
+        self._worth_a_look = False
         self.clients_turn = True
         self.unread = bytearray()
 
     def receive(self, octets: bytes) -> None:
         """Add what has arrived, at any turn."""
         self.unread += octets
+        # Not at each octet of a line that comes octet by octet: see RequestHead.take().
+        self._worth_a_look = b"\n" in octets or len(self.unread) >= MOST
 
     def advance(self) -> None:
         """Take the head that is there, or carry out the one whose login was right."""
         if self._head is not None and self._session.state is State.REQUESTING:
             self._request(self._head)
-        while self.clients_turn and (head := RequestHead.take(self.unread)) is not None:
+        while (head := self._take()) is not None:
             self._head = head
             self._identify(head)
+
+    def _take(self) -> RequestHead | None:
+        due = self.clients_turn and self._worth_a_look
+        return RequestHead.take(self.unread) if due else None
 
     def _identify(self, head: RequestHead) -> None:
         session = self._session
@@ -87,6 +94,7 @@ class HTTPConnect:
         elif Method.USERNAME_PASSWORD in methods:
             self._challenge(head)
         else:
+            self.clients_turn = False
             self._answer(HTTPStatus.FORBIDDEN, _NO_LOGIN)
             session.finish(Outcome.NO_METHOD, "only methods that HTTP does not have would do")
 

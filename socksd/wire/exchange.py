@@ -50,7 +50,7 @@ class Exchange:
         """
         if self.asked or self.answered or not octets:
             return b""
-        sent = bytearray()
+        sent: list[bytes] = []
         try:
             self._client.receive_data(octets)
             while isinstance(event := self._client.next_event(), h11.Event):
@@ -64,12 +64,12 @@ class Exchange:
                 elif isinstance(event, h11.EndOfMessage):
                     event = h11.EndOfMessage()  # RFC 9110 section 6.5.1: trailers may be dropped
                     self.asked = True
-                sent += self._target.send(event) or b""
+                sent.append(self._target.send(event) or b"")
                 if self.asked:
                     break
         except h11.ProtocolError as error:
             raise ProtocolError("the body of a request is not framed as its head says") from error
-        return bytes(sent)
+        return b"".join(sent)
 
     def down(self, octets: bytes) -> bytes:
         """
@@ -78,14 +78,14 @@ class Exchange:
         Raises:
             ProtocolError: It is no response, or ends too early.
         """
-        sent = bytearray()
+        sent: list[bytes] = []
         try:
             self._target.receive_data(octets)
             while not self.answered and isinstance(event := self._target.next_event(), h11.Event):
-                sent += self._passed_on(event)
+                sent.append(self._passed_on(event))
         except h11.ProtocolError as error:
             raise ProtocolError("the target gives no response of HTTP/1.1") from error
-        return bytes(sent)
+        return b"".join(sent)
 
     def _passed_on(self, event: h11.Event) -> bytes:
         if isinstance(event, h11.InformationalResponse):

@@ -81,6 +81,9 @@ class RequestHead:
         """
         Take one head.
 
+        To look takes 0.1 ms where one of 30 KiB has no end yet: worth it when
+        a line has come to its end, or MOST is reached.
+
         Raises:
             ProtocolError: It is none, or not one for a proxy; at the latest
                 when it is whole, or longer than MOST. Has an answer.
@@ -96,8 +99,7 @@ class RequestHead:
     @classmethod
     def _of(cls, lines: list[bytes]) -> Self:
         method, target, minor = _request_line(lines[0])
-        if len(lines) > FIELDS + 1:
-            raise _error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {FIELDS} fields")
+        _check_count(len(lines) - 1)
         fields = tuple(_field(line) for line in lines[1:])
         _check_host(_values(fields, b"host"), minor)
         length = _length(fields, minor)
@@ -123,7 +125,7 @@ class RequestHead:
         whatever the client has written there (RFC 9112 section 3.2.2).
         """
         fields = [
-            (b"Host", host_of(self.destination)),
+            (b"Host", _host(self.destination)),
             *end_to_end(self.fields, {b"host"}),
             (b"Via", b"1.%d socksd" % self.minor),  # RFC 9110 section 7.6.3
             (b"Connection", b"close"),
@@ -205,12 +207,6 @@ def answer(
     return head.encode("ascii") + (page if body else b"")
 
 
-def host_of(destination: Destination) -> bytes:
-    """Write Host for a destination: without the port where that is http's own."""
-    text = str(destination)
-    return text.removesuffix(":80").encode("ascii") if destination.port == 80 else text.encode()
-
-
 def end_to_end(fields: Fields, without: AbstractSet[bytes]) -> Fields:
     """
     Leave out what is between two neighbours only, and names in *without*.
@@ -224,6 +220,14 @@ def end_to_end(fields: Fields, without: AbstractSet[bytes]) -> Fields:
         for name, value in fields
         if name.lower() not in dropped and not name.lower().startswith(b"proxy-")
     )
+
+
+def _host(destination: Destination) -> bytes:
+    """Write Host: without the port where that is http's own."""
+    text = str(destination)
+    if destination.port == 80:
+        text = text.removesuffix(":80")
+    return text.encode("ascii")
 
 
 def _plain(title: str, text: str) -> str:
@@ -250,15 +254,21 @@ def _check_unfinished(buffer: bytearray) -> None:
     line, found, _ = buffer.partition(b"\r\n")
     if found:
         _request_line(bytes(line))
-    # By counting, for this is done at each segment: 5 us for a head of 32 KiB.
-    if buffer.count(b"\n") > buffer.count(b"\r\n"):
+    lines = buffer.count(b"\r\n")
+    if buffer.count(b"\n") > lines:
         raise _error(HTTPStatus.BAD_REQUEST, "a line that ends without CR")
+    _check_count(lines - 1)
     if len(buffer) >= MOST:
         # RFC 9112 section 3: a target that is too long; else RFC 6585 section 5.
         status = (
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if found else HTTPStatus.REQUEST_URI_TOO_LONG
         )
         raise _error(status, f"a head of more than {MOST} octets")
+
+
+def _check_count(fields: int) -> None:
+    if fields > FIELDS:
+        raise _error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {FIELDS} fields")
 
 
 def _request_line(line: bytes) -> tuple[bytes, bytes, int]:

@@ -141,6 +141,9 @@ class HTTPOrigin(ThreadingHTTPServer):
         super().__init__((host, 0), partial(_Files, directory=str(directory)))
         self.port: int = self.server_address[1]
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: the far side may leave when it likes."""
+
 
 class NameServer(socketserver.UDPServer):
     """

@@ -177,7 +177,7 @@ def test_a_browsers_fifty_connections_cost_one_hash(
 
 
 def test_curl_on_the_wrong_kind_of_proxy_reads_what_this_port_speaks(serve: Serve) -> None:
-    gateway = serve()
+    gateway = serve(config='protocols = ["socks5"]\n')
     fetched = curl("--proxy", f"http://{gateway.address}", "http://example.test/")
     assert "SOCKS5" in fetched.stdout
     gateway.logged("session .*outcome=protocol-error.*HTTP")

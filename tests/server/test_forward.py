@@ -13,6 +13,7 @@ from socksd.interfaces import EndedBy, ICarrier, IEnd, Tally
 from socksd.relay.pump import Pump
 from socksd.server.ends import End
 from socksd.server.forward import Forward
+from socksd.wire.exchange import Exchange
 from socksd.wire.http import RequestHead
 from tests.fakes import FakeTransport, outcome
 
@@ -97,6 +98,20 @@ def test_nothing_behind_the_response_reaches_the_client() -> None:
     assert not relay.target.producing
     relay.client.receive_fin()
     assert relay.tally.ended_by is EndedBy.BOTH
+
+
+@pytest.mark.parametrize("octets", [RESPONSE, b"SSH-2.0-OpenSSH\r\n\r\n"])
+def test_what_still_comes_from_a_target_that_is_done_with_is_not_kept(
+    octets: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS may have some when it is paused; an exchange that is over would gather it."""
+    relay = forwarded()
+    relay.target.receive(octets)
+    told = bytes(relay.client.sent)
+    monkeypatch.setattr(Exchange, "down", lambda *_: pytest.fail("looked at"))
+    relay.target.protocol.dataReceived(b"more")
+    assert relay.client.sent == told
+    relay.client.receive_reset()
 
 
 def test_the_end_of_the_connection_may_be_the_end_of_the_response() -> None:
@@ -193,6 +208,15 @@ def test_a_reset_behind_the_response_takes_nothing_away() -> None:
     assert relay.client.sent == SENT
     assert relay.client.gone == "closed"
     assert relay.tally.ended_by is EndedBy.BOTH
+
+
+def test_a_client_that_is_gone_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its transport has no descriptor to write to."""
+    relay = forwarded()
+    monkeypatch.setattr(End, "finish_writing", lambda _: pytest.fail("told"))
+    relay.client.receive_reset()
+    assert relay.target.gone == "reset"
+    assert relay.tally == Tally(len(head()), 0, EndedBy.CLIENT)
 
 
 def test_the_client_is_not_read_while_the_target_does_not_read() -> None:

@@ -17,6 +17,7 @@ from socksd.facts import ANONYMOUS, Principal
 from socksd.interfaces import EndedBy
 from socksd.server.forward import Forward
 from socksd.server.http import CHALLENGES
+from socksd.wire.http import MOST, RequestHead
 from tests.fakes import FakeTransport
 from tests.server.test_session import the_end
 from tests.server.world import ALLOW, DENY, FakePolicy, World, addresses
@@ -89,6 +90,25 @@ def test_a_head_may_come_octet_by_octet(world: World) -> None:
     for octet in connect():
         client.receive(bytes([octet]))
     assert len(world.egress.pending.calls) == 1
+    client.receive_reset()
+
+
+def test_a_line_that_comes_octet_by_octet_is_not_read_at_each(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or 32 KiB of it would cost seconds."""
+    looks = []
+
+    def take(buffer: bytearray) -> None:
+        looks.append(len(buffer))
+
+    monkeypatch.setattr(RequestHead, "take", take)
+    client = world.connect()
+    for octet in b"GET http://h/ HTTP/1.1\r\nHost: h\r\n" + b"a" * 100:
+        client.receive(bytes([octet]))
+    assert len(looks) == 2
+    client.receive(b"a" * MOST)
+    assert len(looks) == 3
     client.receive_reset()
 
 
@@ -250,7 +270,7 @@ def test_a_login_that_nobody_asks_for_is_not_looked_at(world: World) -> None:
 def test_where_only_other_logins_would_do_that_is_said(world: World) -> None:
     world.authenticator.acceptable = (Method.GSSAPI,)
     client = world.connect()
-    client.receive(connect(basic()))
+    client.receive(connect(basic()) + connect())
     assert answered(client)[0] == 403
     client.receive_fin()
     assert the_end(world).outcome is Outcome.NO_METHOD
@@ -328,6 +348,7 @@ def test_a_failure_is_told_by_its_cause(world: World, refused: Refused, status: 
     assert told == status
     assert b"198.51.100.7:80" in body
     assert b"10.9.8.7" not in body
+    assert (b"own host does not permit" in body) is (refused.reply is ReplyCode.NOT_ALLOWED)
     assert client.fin
     client.receive_fin()
     closed = the_end(world)

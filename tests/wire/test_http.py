@@ -259,6 +259,9 @@ POST = b"POST http://example.com/ HTTP/1.1"
             head_of(b"OPTIONS http://h/ HTTP/1.1", b"Max-Forwards: 0"), 501, id="Max-Forwards"
         ),
         pytest.param(head_of(GET, *[b"A: 1"] * FIELDS), 431, id="too many fields"),
+        pytest.param(
+            GET + b"\r\n" + b"A:\r\n" * (FIELDS + 1), 431, id="too many fields, without an end"
+        ),
         pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", 400, id="another protocol's first line"),
         pytest.param(GET + b"\nHost: h\n\n", 400, id="lines that end without CR"),
         pytest.param(GET + b"\r\nA: " + bytes(MOST), 431, id="a head without an end"),
