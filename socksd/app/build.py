@@ -22,6 +22,7 @@ from socksd.app.service import Entrance, Gateway, Generation, Part
 from socksd.egress.cache import CachingResolver
 from socksd.egress.dial import DialEndpoint
 from socksd.egress.direct import DirectEgress
+from socksd.egress.listen import Listening
 from socksd.egress.resolve import IReactorResolving, resolver_from
 from socksd.errors import ConfigError, Problem
 from socksd.events import Observer
@@ -175,6 +176,7 @@ def build(
             reactor,
             deadlines.connect,
             partial(DialEndpoint, reactor, board) if board is not None else None,
+            Listening(config.bind.ports, config.bind.advertise),
         ),
         relay=partial(
             choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger

@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -26,6 +26,7 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
+from socksd.address import IPAddress, unmapped
 from socksd.app.own import own_networks
 from socksd.errors import ConfigError, Problem, did_you_mean
 from socksd.policy.builtin import built_in
@@ -36,6 +37,7 @@ from socksd.policy.match import Group
 from socksd.policy.rules import Policy, Rule
 from socksd.policy.sets import HostSet
 from socksd.policy.special import CLASSES, SPECIAL, special_sets
+from socksd.policy.values import Wrong, ports
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -238,6 +240,37 @@ class Resolver:
     entries: Annotated[int, _number(1, 1_000_000)] = 10_000
 
 
+def _ports_or_auto(value: object) -> range | None:
+    if value == "auto":
+        return None
+    try:
+        found = ports(value)
+    except Wrong as error:
+        raise ValueError(f'{error}; or "auto"') from None
+    if not found[0]:
+        raise ValueError("nobody can be told to connect to port 0; the first one is 1")
+    return found
+
+
+def _address(value: object) -> IPAddress | None:
+    text = _text(value)
+    if not text:
+        return None
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an address; write one as 203.0.113.1") from None
+    return unmapped(address)
+
+
+@attrs.frozen
+class Bind:
+    """``[bind]``: where we wait for the peers of BIND."""
+
+    ports: Annotated[range | None, _ports_or_auto] = None  # None: the kernel's choice
+    advertise: Annotated[IPAddress | None, _address] = None  # None: the address we listen on
+
+
 @attrs.frozen
 class Deadlines:
     """``[deadlines]``: how long a session may take for what."""
@@ -245,6 +278,7 @@ class Deadlines:
     handshake: Annotated[float, _duration()] = 10.0
     resolve: Annotated[float, _duration()] = 10.0
     connect: Annotated[float, _duration()] = 15.0
+    bind: Annotated[float, _duration()] = 60.0
     idle: Annotated[float, _duration()] = 900.0
     linger: Annotated[float, _duration()] = 300.0
     closing: Annotated[float, _duration(most="10s")] = 10.0  # RFC 1928 section 6: not more
@@ -305,6 +339,7 @@ class Config:
     guard: Guarded = Guarded()
     rule: tuple[Rule, ...] = ()
     resolver: Resolver = Resolver()
+    bind: Bind = Bind()
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()
     log: Log = Log()

@@ -31,6 +31,7 @@ class Deadlines:
     handshake: float = 10.0  # from the connection to the whole request; octets do not renew it
     resolve: float = 10.0
     connect: float = 15.0  # for all addresses together
+    bind: float = 60.0  # from the first reply to the peer's connection
     idle: float = 900.0  # without one octet in either direction
     linger: float = 300.0  # the same, once one direction has ended
     closing: float = 10.0  # RFC 1928 section 6: not more than 10 seconds
