@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -26,9 +26,9 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
-from socksd.address import IPAddress, unmapped
+from socksd.address import IPAddress, normal_host
 from socksd.app.own import own_networks
-from socksd.errors import ConfigError, Problem, did_you_mean
+from socksd.errors import AddressError, ConfigError, Problem, did_you_mean
 from socksd.policy.builtin import built_in
 from socksd.policy.cases import Case, load_cases
 from socksd.policy.guard import Guard
@@ -37,7 +37,6 @@ from socksd.policy.match import Group
 from socksd.policy.rules import Policy, Rule
 from socksd.policy.sets import HostSet
 from socksd.policy.special import CLASSES, SPECIAL, special_sets
-from socksd.policy.values import Wrong, ports
 from socksd.server.spoken import PROTOCOLS
 
 IPNetwork = IPv4Network | IPv6Network
@@ -52,6 +51,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB)")
 _OCTETS = {"B": 1, "KiB": 1024, "MiB": 1024**2}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # stands unquoted in log lines
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 _KINDS = {
@@ -200,6 +200,36 @@ def _protocols(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def _ports(value: object) -> range | None:
+    text = _text(value)
+    if text == "auto":
+        return None
+    found = _PORTS.fullmatch(text)
+    if found is None:
+        raise ValueError(f'must be a range as "40000-40999", or "auto", not {text!r}')
+    first, last = int(found[1]), int(found[2] or found[1])
+    if not 1 <= first <= 65535 or not 1 <= last <= 65535:
+        raise ValueError(f"{text!r}: ports go from 1 to 65535")
+    if first > last:
+        raise ValueError(f"{text!r} is empty; did you mean '{last}-{first}'?")
+    return range(first, last + 1)
+
+
+def _address(value: object) -> IPAddress | None:
+    text = _text(value)
+    if not text:
+        return None
+    try:
+        host = normal_host(text)
+    except AddressError as error:
+        raise ValueError(f"{error}; write an address as 203.0.113.1") from None
+    if isinstance(host, str):
+        raise ValueError(f"{text!r} is a name; write an address as 203.0.113.1")
+    if host.is_unspecified:
+        raise ValueError(f"nobody can connect to {text}; leave it out to tell clients nothing new")
+    return host
+
+
 def _explicit(value: object) -> bool:
     if value not in ("explicit", "open"):
         raise ValueError(f'must be "explicit" or "open", not {value!r}')
@@ -254,34 +284,11 @@ class Resolver:
     entries: Annotated[int, _number(1, 1_000_000)] = 10_000
 
 
-def _ports_or_auto(value: object) -> range | None:
-    if value == "auto":
-        return None
-    try:
-        found = ports(value)
-    except Wrong as error:
-        raise ValueError(f'{error}; or "auto"') from None
-    if not found[0]:
-        raise ValueError("nobody can be told to connect to port 0; the first one is 1")
-    return found
-
-
-def _address(value: object) -> IPAddress | None:
-    text = _text(value)
-    if not text:
-        return None
-    try:
-        address = ip_address(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not an address; write one as 203.0.113.1") from None
-    return unmapped(address)
-
-
 @attrs.frozen
 class Bind:
     """``[bind]``: where we wait for the peers of BIND."""
 
-    ports: Annotated[range | None, _ports_or_auto] = None  # None: the kernel's choice
+    ports: Annotated[range | None, _ports] = None  # None: the kernel's choice
     advertise: Annotated[IPAddress | None, _address] = None  # None: the address we listen on
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
+from errno import EADDRINUSE, errorcode
 from ipaddress import IPv4Address, ip_address
 from secrets import SystemRandom
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
@@ -70,11 +70,12 @@ class Listening:
                     factory,  # type: ignore[arg-type]  # any IProtocolFactory will do
                     interface=str(here),
                 )
-            except CannotListenError as error:
-                why = error.socketError.errno
-                if why != errno.EADDRINUSE:
-                    name = errno.errorcode.get(why, str(why))
-                    reason = f"cannot listen on {here} port {number}: {name}"
+            # listen(2) itself fails where another socket has the port, and does not listen yet.
+            except (CannotListenError, OSError) as error:
+                cause = error.socketError if isinstance(error, CannotListenError) else error
+                if cause.errno != EADDRINUSE:
+                    why = errorcode.get(cause.errno or 0, str(cause))
+                    reason = f"cannot listen on {here} port {number}: {why}"
                     raise Refused(ReplyCode.GENERAL_FAILURE, reason) from None
             else:
                 told = self.advertise
