@@ -136,6 +136,33 @@ class ConnectFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PortOpened:
+    """For a BIND there is a port where its peer may connect."""
+
+    session: int
+    bound: Destination  # as the client was told
+
+
+@dataclass(frozen=True, slots=True)
+class StrangerTurnedAway:
+    """Somebody else than the peer of a BIND has connected, and was closed."""
+
+    session: int
+    address: IPAddress
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerArrived:
+    """The peer of a BIND has connected."""
+
+    session: int
+    address: IPAddress
+    port: int
+    seconds: float  # since the port was opened
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """The end of a session, with all that its one canonical line and a replay need."""
 
@@ -148,7 +175,7 @@ class SessionClosed:
     user: str | None  # None without login
     command: Command | None  # None: never got as far as a request
     destination: Destination | None
-    address: IPAddress | None  # the one that was dialled
+    address: IPAddress | None  # the one that was dialled; of BIND, the one that has connected
     rule: str | None  # the last rule that spoke
     outcome: Outcome
     reply: ReplyCode | None  # what the client was told, if anything
@@ -161,6 +188,7 @@ class SessionClosed:
     reports: tuple[Report, ...] = ()  # what rules on trial would have decided instead
     addresses: tuple[IPAddress, ...] = ()  # where the name has led, as they were judged
     unlisted: int = 0  # how many more there were
+    userid: str | None = None  # what a SOCKS4 client said of itself, unverified; escape it
 
 
 Event = (
@@ -174,6 +202,9 @@ Event = (
     | ResolveFailed
     | Connected
     | ConnectFailed
+    | PortOpened
+    | StrangerTurnedAway
+    | PeerArrived
     | SessionClosed
 )
 

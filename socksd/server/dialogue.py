@@ -43,7 +43,11 @@ class IDialogue(Interface):
         """Tell the client that its login was not right; end the session, or let it try again."""
 
     def granted(bound: Destination | None) -> None:
-        """Tell the client that its request has been carried out."""
+        """
+        Tell the client that its request has been carried out.
+
+        Of BIND twice: *bound* is where we listen, and then who has connected.
+        """
 
     def refused(code: ReplyCode, reason: str) -> bool:
         """

@@ -19,6 +19,7 @@ class State(Enum):
     REQUESTING = "the request"
     RESOLVING = "the addresses of a name"
     CONNECTING = "the first permitted address that answers"
+    BINDING = "the peer to connect to the port we have opened for it"
     RELAYING = "the end of both directions"
     CLOSING = "our last octets to leave, and the client to close"
     CLOSED = "nothing"
@@ -41,9 +42,16 @@ TRANSITIONS: dict[State, tuple[State, ...]] = {
     State.OPEN: (State.NEGOTIATING, State.CLOSING, State.CLOSED),
     State.NEGOTIATING: (State.AUTHENTICATING, State.REQUESTING, State.CLOSING, State.CLOSED),
     State.AUTHENTICATING: (State.REQUESTING, State.CLOSING, State.CLOSED),
-    State.REQUESTING: (State.RESOLVING, State.CONNECTING, State.CLOSING, State.CLOSED),
-    State.RESOLVING: (State.CONNECTING, State.CLOSING, State.CLOSED),
+    State.REQUESTING: (
+        State.RESOLVING,
+        State.CONNECTING,
+        State.BINDING,
+        State.CLOSING,
+        State.CLOSED,
+    ),
+    State.RESOLVING: (State.CONNECTING, State.BINDING, State.CLOSING, State.CLOSED),
     State.CONNECTING: (State.RELAYING, State.CLOSING, State.CLOSED),
+    State.BINDING: (State.RELAYING, State.CLOSING, State.CLOSED),
     State.RELAYING: (State.CLOSING, State.CLOSED),
     State.CLOSING: (State.CLOSED,),
     State.CLOSED: (),
@@ -59,6 +67,7 @@ DEADLINE: dict[State, str | None] = {
     State.REQUESTING: "handshake",
     State.RESOLVING: "resolve",
     State.CONNECTING: "connect",
+    State.BINDING: "bind",
     State.RELAYING: None,
     State.CLOSING: "closing",
     State.CLOSED: None,
