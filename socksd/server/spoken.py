@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 from socksd.codes import VERSION
+from socksd.server.socks4 import Socks4
 from socksd.server.socks5 import Socks5
+from socksd.wire import socks4
 
 if TYPE_CHECKING:
     from socksd.server.dialogue import Dialogues, IDialogue
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 # By its name in the configuration: the first octets of a protocol, and who speaks it.
 _PROTOCOLS: dict[str, tuple[Collection[int], Callable[[Session], IDialogue]]] = {
     Socks5.protocol: ((VERSION,), Socks5),
+    Socks4.protocol: ((socks4.VERSION,), Socks4),
 }
 PROTOCOLS: Final = tuple(_PROTOCOLS)
 

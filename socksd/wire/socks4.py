@@ -15,7 +15,7 @@ from typing import Self
 from socksd.address import Destination, Host
 from socksd.codes import Command, ReplyCode
 from socksd.errors import ProtocolError
-from socksd.wire.socks5 import named_host
+from socksd.wire import socks5
 
 VERSION = 4  # VN of a request
 
@@ -31,17 +31,15 @@ _REJECTED = (91, 92, 93)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(socks5.Request):
     """
-    What the client wants done, and where.
+    What the client wants done, and where; and who it says it is.
 
     ``VN(1) CD(1) DSTPORT(2) DSTIP(4) USERID(0..255) NUL`` and, where DSTIP is
     0.0.0.x and x is not 0 (4A), ``NAME(1..255) NUL``.
     """
 
-    command: Command  # CONNECT or BIND
-    destination: Destination
-    userid: bytes  # what the client says of itself, and nobody verifies
+    userid: bytes  # any octets but NUL; nobody verifies them
 
     @classmethod
     def take(cls, buffer: bytearray) -> Self | None:
@@ -73,7 +71,7 @@ class Request:
             name_end = _end(buffer, userid_end + 1, "the name")
             if name_end is None:
                 return None
-            host = named_host(bytes(buffer[userid_end + 1 : name_end]))
+            host = socks5.named_host(bytes(buffer[userid_end + 1 : name_end]))
             end = name_end
         destination = Destination(host, int.from_bytes(buffer[2:4], "big"))
         userid = bytes(buffer[8:userid_end])
