@@ -50,7 +50,9 @@ async def bind(session: Session, request: Request) -> None:
     session.enter(State.BINDING)
     clock, peers = session.runtime.clock, _Peers(session, permitted)
     opened = clock.seconds()
-    port = session.runtime.egress.listen(tuple(permitted), peers)
+    # IPv4 first where there is a choice: SOCKS4 and FTP's PORT can tell no other.
+    addresses = sorted(permitted, key=lambda address: address.version)
+    port = session.runtime.egress.listen(addresses, peers)
     try:
         session.tell(PortOpened(session.number, port.bound))
         session.listening(port.bound)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from ftplib import FTP
 from ipaddress import ip_address
@@ -19,6 +19,7 @@ import pytest
 from tests.functional import dialogue
 from tests.functional.conftest import Serve
 from tests.functional.dialogue import GREETING, SECONDS, dial, request, take, tunnel
+from tests.functional.origins import NameServer
 from tests.functional.process import Gateway, needs, run, wait_for
 
 OCTETS = Random(959).randbytes(3_000_000)
@@ -159,11 +160,17 @@ def take_bound(sock: socket.socket) -> tuple[str, int]:
     return str(ip_address(address)), port
 
 
-def test_ftplib_in_active_mode_works_by_name(serve: Serve, ftpd: FTPServer) -> None:
-    gateway = serve(config="")
+def test_ftplib_in_active_mode_works_by_name(
+    serve: Serve,
+    ftpd: FTPServer,
+    names: Callable[[Mapping[str, Sequence[str]]], NameServer],
+) -> None:
+    """A name that leads to IPv6 as well; PORT can tell the server no such address."""
+    server = names({"ftp.corp.test": ["::1", "127.0.0.1"]})
+    gateway = serve(config=f'[resolver]\nvia = "dns:127.0.0.1:{server.port}"\n')
     (ftpd.root / "there").write_bytes(OCTETS)
     received = bytearray()
-    with closing(SocksFTP(gateway, b"localhost", ftpd.port)) as ftp:
+    with closing(SocksFTP(gateway, b"ftp.corp.test", ftpd.port)) as ftp:
         ftp.login()
         ftp.retrbinary("RETR there", received.extend)
         with (ftpd.root / "there").open("rb") as file:
@@ -171,7 +178,7 @@ def test_ftplib_in_active_mode_works_by_name(serve: Serve, ftpd: FTPServer) -> N
     assert received == OCTETS
     assert (ftpd.root / "back").read_bytes() == OCTETS
     sessions = gateway.sessions(3)
-    assert [session["host"] for session in sessions] == ["localhost"] * 3
+    assert [session["host"] for session in sessions] == ["ftp.corp.test"] * 3
     assert {session["address"] for session in sessions} == {"127.0.0.1"}
 
 

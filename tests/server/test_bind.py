@@ -193,6 +193,18 @@ def test_each_address_of_a_name_is_judged_and_only_the_permitted_may_connect(wor
     )
 
 
+def test_of_both_families_ipv4_is_listened_on(world: World) -> None:
+    """FTP's PORT and SOCKS4 have no way to tell an IPv6 address."""
+    client = world.connect()
+    client.receive(GREETING + NAMED)
+    found = addresses("2001:db8::2", "192.0.2.9", "2001:db8::1", "192.0.2.8")
+    world.resolver.pending.deferreds[0].callback(found)
+    port = port_of(world)
+    assert port.addresses == addresses("192.0.2.9", "192.0.2.8", "2001:db8::2", "2001:db8::1")
+    assert port.connect("2001:db8::1") is not None, "though any of them may connect"
+    world.relays[0].end(EndedBy.BOTH)
+
+
 def test_a_name_with_no_permitted_address_is_denied(world: World) -> None:
     world.policy.answer = lambda facts: DENY if facts.address else DEFER
     client = world.connect()
