@@ -8,7 +8,6 @@ from zope.interface import implementer
 
 from socksd.address import Destination
 from socksd.codes import Command, Method, ReplyCode
-from socksd.errors import ProtocolError
 from socksd.events import Outcome
 from socksd.server.dialogue import IDialogue
 from socksd.wire.socks4 import Reply, Request
@@ -45,15 +44,10 @@ class Socks4:
 
     def advance(self) -> None:
         """Take the request, if it is there."""
-        session = self._session
-        try:
-            request = Request.take(self.unread)
-        except ProtocolError:
-            self.clients_turn = False
-            raise
+        request = Request.take(self.unread)
         if request is None:
             return
-        self.clients_turn = False
+        session, self.clients_turn = self._session, False
         if Method.NO_AUTHENTICATION not in session.methods():
             session.request = request  # for the log
             session.end.send(_REJECTED)
