@@ -97,7 +97,8 @@ class ServerHandshake:
             raise
         if message is not None:
             self.turn = following
-            self._listens = isinstance(message, Request) and message.command is Command.BIND
+            if isinstance(message, Request) and message.command is Command.BIND:
+                self._listens = True
         return message
 
     def choose(self, method: Method) -> bytes:
@@ -127,9 +128,10 @@ class ServerHandshake:
         After the first success of a BIND it is our turn still.
         """
         _in_turn("reply", self.turn, Turn.REPLY)
-        if not self._listens or code is not ReplyCode.SUCCEEDED:
+        if self._listens and code is ReplyCode.SUCCEEDED:
+            self._listens = False
+        else:
             self.turn = _after_reply(code)
-        self._listens = False
         return Reply(code, bound or UNSPECIFIED).encode()
 
 
