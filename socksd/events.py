@@ -3,7 +3,8 @@ What happened, as values.
 
 A session tells its observer about eight of these. They end in exclusive
 pairs (``Resolved`` or ``ResolveFailed``, ``Connected`` or ``ConnectFailed``)
-and in exactly one ``SessionClosed``. Passwords and payload are never in one.
+and in exactly one ``SessionClosed``. A BIND has ``PortOpened`` and, if its
+peer comes, ``PeerArrived`` instead. Passwords and payload are never in one.
 """
 
 from __future__ import annotations

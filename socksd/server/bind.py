@@ -36,8 +36,8 @@ async def bind(session: Session, request: Request) -> None:
     """
     destination = request.destination
     if not isinstance(destination.host, str) and destination.host.is_unspecified:
-        # The RFC does not say what it means. "Anybody" would give the client
-        # whoever comes first, and has an open port be found by a scan.
+        # The RFC does not say what it means. "Anybody" would join the client
+        # with whoever is the first to find the port.
         raise Refused(ReplyCode.NOT_ALLOWED, "DST.ADDR names nobody who might connect")
     facts = session.facts.asking(Command.BIND, destination)
     decision = session.ask(facts)  # before any lookup, as for CONNECT
@@ -60,7 +60,7 @@ async def bind(session: Session, request: Request) -> None:
     except Refused as refused:
         if not peers.strangers:
             raise
-        reason = f"{refused.reason}; others than the peer: {peers.strangers}"
+        reason = f"{refused.reason}; turned away: {peers.strangers}"
         raise Refused(refused.reply, reason) from None
     finally:
         port.close()

@@ -269,7 +269,7 @@ def test_a_peer_that_comes_as_the_client_leaves_is_closed(world: World) -> None:
     ("strangers", "reason"),
     [
         pytest.param(0, "no answer within 60 s", id="nobody came"),
-        pytest.param(2, "no answer within 60 s; others than the peer: 2", id="others came"),
+        pytest.param(2, "no answer within 60 s; turned away: 2", id="others came"),
     ],
 )
 def test_a_peer_that_does_not_come_is_a_failure(world: World, strangers: int, reason: str) -> None:
