@@ -101,6 +101,10 @@ class _Peers(Factory[_Peer]):
         self._session = session
         self._expected = expected
 
+    def logPrefix(self) -> str:
+        """Name what listens, for the two lines that Twisted writes of each port."""
+        return "BIND"
+
     def buildProtocol(self, addr: IAddress | None) -> _Peer | None:
         """Make the peer's end; ``None`` closes the connection."""
         assert addr is not None  # a TCP port knows who has connected

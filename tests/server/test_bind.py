@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from twisted.internet.interfaces import ILoggingContext
 
 from socksd.address import Destination
 from socksd.codes import Command, ReplyCode
@@ -112,6 +113,15 @@ def test_the_events_of_a_bind_come_in_order(world: World) -> None:
     ]
     world.relays[0].end(EndedBy.BOTH)
     the_end(world)
+
+
+def test_twisted_calls_the_port_what_it_is(world: World) -> None:
+    """Its own lines say when it begins to listen, and when it ends; the factory adds none."""
+    client, port = asked(world)
+    assert ILoggingContext.providedBy(port.factory)
+    assert port.factory.logPrefix() == "BIND"  # type: ignore[attr-defined]  # a Factory's
+    assert not port.factory.noisy  # type: ignore[attr-defined]  # and this
+    client.receive_reset()
 
 
 def test_an_ipv6_peer_is_told_as_such(world: World) -> None:
