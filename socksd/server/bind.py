@@ -13,7 +13,7 @@ from socksd.address import Destination, IPAddress
 from socksd.codes import Command, ReplyCode
 from socksd.errors import Refused
 from socksd.events import PeerArrived, PortOpened, StrangerTurnedAway
-from socksd.facts import Verdict
+from socksd.facts import DIRECT, Verdict
 from socksd.server.connect import address_of, denied, resolve
 from socksd.server.ends import End
 from socksd.server.states import State
@@ -47,6 +47,9 @@ async def bind(session: Session, request: Request) -> None:
         permitted = {facts.address: decision}
     else:
         permitted = await resolve(session, facts, str(destination.host))
+    if any(each.route != DIRECT for each in permitted.values()):
+        # To listen here would be a way around the one that the rule names.
+        raise Refused(ReplyCode.COMMAND_NOT_SUPPORTED, "there is no BIND but by the direct route")
     session.enter(State.BINDING)
     clock, peers = session.runtime.clock, _Peers(session, permitted)
     opened = clock.seconds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -238,6 +239,17 @@ def test_nobody_in_particular_cannot_be_waited_for(world: World, host: str) -> N
         Outcome.FAILED,
         "DST.ADDR names nobody who might connect",
     )
+    assert world.egress.port is None
+
+
+def test_a_route_that_a_rule_names_is_not_gone_around(world: World) -> None:
+    world.policy.answer = lambda facts: replace(ALLOW, route="dmz")
+    client = world.connect()
+    client.receive(GREETING + BIND)
+    assert client.sent == METHOD + failure(ReplyCode.COMMAND_NOT_SUPPORTED)
+    client.receive_fin()
+    closed = the_end(world)
+    assert (closed.outcome, closed.rule) == (Outcome.FAILED, "yes")
     assert world.egress.port is None
 
 
