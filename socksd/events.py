@@ -4,7 +4,8 @@ What happened, as values.
 A session tells its observer about eight of these. They end in exclusive
 pairs (``Resolved`` or ``ResolveFailed``, ``Connected`` or ``ConnectFailed``)
 and in exactly one ``SessionClosed``; one with the outcome DENIED comes after
-exactly one ``Denied``. Passwords and payload are never in one.
+exactly one ``Denied``. A BIND has ``PortOpened`` and, if its peer comes,
+``PeerArrived`` instead. Passwords and payload are never in one.
 """
 
 from __future__ import annotations
@@ -151,6 +152,33 @@ class Denied:
 
 
 @dataclass(frozen=True, slots=True)
+class PortOpened:
+    """For a BIND there is a port where its peer may connect."""
+
+    session: int
+    bound: Destination  # as the client was told
+
+
+@dataclass(frozen=True, slots=True)
+class StrangerTurnedAway:
+    """Somebody else than the peer of a BIND has connected, and was closed."""
+
+    session: int
+    address: IPAddress
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerArrived:
+    """The peer of a BIND has connected."""
+
+    session: int
+    address: IPAddress
+    port: int
+    seconds: float  # since the port was opened
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """The end of a session, with all that its one canonical line and a replay need."""
 
@@ -163,7 +191,7 @@ class SessionClosed:
     user: str | None  # None without login
     command: Command | None  # None: never got as far as a request
     destination: Destination | None
-    address: IPAddress | None  # the one that was dialled
+    address: IPAddress | None  # the one that was dialled; of BIND, the one that has connected
     rule: str | None  # the last rule that spoke
     outcome: Outcome
     reply: ReplyCode | None  # what the client was told, if anything
@@ -177,6 +205,7 @@ class SessionClosed:
     addresses: tuple[IPAddress, ...] = ()  # where the name has led, as they were judged
     unlisted: int = 0  # how many more there were
     logged: bool = True  # False: the rule wants no line of it in any log
+    userid: str | None = None  # what a SOCKS4 client said of itself, unverified; escape it
 
 
 Event = (
@@ -191,6 +220,9 @@ Event = (
     | Connected
     | ConnectFailed
     | Denied
+    | PortOpened
+    | StrangerTurnedAway
+    | PeerArrived
     | SessionClosed
 )
 

@@ -6,7 +6,7 @@ Each takes values and returns a value or a Deferred; none takes a session.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -77,6 +77,20 @@ class IResolver(Interface):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class OpenPort:
+    """
+    A port of ours that waits for a connection.
+
+    Attributes:
+        bound: Where it is to be found, as clients are told.
+        close: Wait no more; a connection that was made stays.
+    """
+
+    bound: Destination
+    close: Callable[[], object]
+
+
 class IEgress(Interface):
     """How do we get there?"""
 
@@ -88,6 +102,14 @@ class IEgress(Interface):
 
         Fails with Refused, whose reply says why. Cancelling ends every
         attempt at once.
+        """
+
+    def listen(addresses: Sequence[IPAddress], factory: IProtocolFactory) -> OpenPort:
+        """
+        Listen on our address that faces *addresses*, the first of them that there is a way to.
+
+        Whoever connects gets a protocol of *factory*, which may refuse to
+        make one. Raises Refused, whose reply says why.
         """
 
 

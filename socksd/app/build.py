@@ -26,6 +26,7 @@ from socksd.app.watching import Watching
 from socksd.egress.cache import CachingResolver
 from socksd.egress.dial import DialEndpoint
 from socksd.egress.direct import DirectEgress
+from socksd.egress.listen import Listening
 from socksd.egress.resolve import IReactorResolving, resolver_from
 from socksd.errors import ConfigError, Problem
 from socksd.events import Observer
@@ -228,6 +229,7 @@ def build(
             reactor,
             deadlines.connect,
             partial(DialEndpoint, reactor, board) if board is not None else None,
+            Listening(config.bind.ports, config.bind.advertise),
         ),
         relay=relay,
         observer=observers(*listening),

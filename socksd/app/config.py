@@ -26,7 +26,7 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
-from socksd.address import Destination
+from socksd.address import Destination, IPAddress, normal_host
 from socksd.app.own import own_networks
 from socksd.errors import AddressError, ConfigError, Problem, did_you_mean
 from socksd.facts import Principal
@@ -52,6 +52,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB)")
 _OCTETS = {"B": 1, "KiB": 1024, "MiB": 1024**2}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # stands unquoted in log lines
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 _KINDS = {
@@ -208,6 +209,36 @@ def _protocols(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def _ports(value: object) -> range | None:
+    text = _text(value)
+    if text == "auto":
+        return None
+    found = _PORTS.fullmatch(text)
+    if found is None:
+        raise ValueError(f'must be a range as "40000-40999", or "auto", not {text!r}')
+    first, last = int(found[1]), int(found[2] or found[1])
+    if not 1 <= first <= 65535 or not 1 <= last <= 65535:
+        raise ValueError(f"{text!r}: ports go from 1 to 65535")
+    if first > last:
+        raise ValueError(f"{text!r} is empty; did you mean '{last}-{first}'?")
+    return range(first, last + 1)
+
+
+def _address(value: object) -> IPAddress | None:
+    text = _text(value)
+    if not text:
+        return None
+    try:
+        host = normal_host(text)
+    except AddressError as error:
+        raise ValueError(f"{error}; write an address as 203.0.113.1") from None
+    if isinstance(host, str):
+        raise ValueError(f"{text!r} is a name; write an address as 203.0.113.1")
+    if host.is_unspecified:
+        raise ValueError(f"nobody can connect to {text}; leave it out to tell clients nothing new")
+    return host
+
+
 def _explicit(value: object) -> bool:
     if value not in ("explicit", "open"):
         raise ValueError(f'must be "explicit" or "open", not {value!r}')
@@ -263,12 +294,21 @@ class Resolver:
 
 
 @attrs.frozen
+class Bind:
+    """``[bind]``: where we wait for the peers of BIND."""
+
+    ports: Annotated[range | None, _ports] = None  # None: the kernel's choice
+    advertise: Annotated[IPAddress | None, _address] = None  # None: the address we listen on
+
+
+@attrs.frozen
 class Deadlines:
     """``[deadlines]``: how long a session may take for what."""
 
     handshake: Annotated[float, _duration()] = 10.0
     resolve: Annotated[float, _duration()] = 10.0
     connect: Annotated[float, _duration()] = 15.0
+    bind: Annotated[float, _duration()] = 60.0
     idle: Annotated[float, _duration()] = 900.0
     linger: Annotated[float, _duration()] = 300.0
     closing: Annotated[float, _duration(most="10s")] = 10.0  # RFC 1928 section 6: not more
@@ -365,6 +405,7 @@ class Config:
     guard: Guarded = Guarded()
     rule: tuple[Rule, ...] = ()
     resolver: Resolver = Resolver()
+    bind: Bind = Bind()
     deadlines: Deadlines = Deadlines()
     limits: Limits = Limits()
     log: Log = Log()

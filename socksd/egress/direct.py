@@ -20,10 +20,11 @@ from zope.interface import implementer
 
 from socksd.address import Destination, IPAddress
 from socksd.codes import ReplyCode
+from socksd.egress.listen import ANY_PORT, Listening
 from socksd.egress.race import AllFailed, interleave, race
 from socksd.egress.refusals import refusal
 from socksd.errors import Refused
-from socksd.interfaces import IEgress
+from socksd.interfaces import IEgress, OpenPort
 
 # Begun 250 ms apart, sixteen are under way after 4 s, well within any sensible
 # deadline. A name with hundreds of addresses must not make one request a scan
@@ -55,6 +56,7 @@ class DirectEgress:
     Args:
         timeout: Seconds until all addresses of a destination are given up.
         endpoint_at: How to connect to an address, if not by Twisted's endpoints.
+        listening: How to wait for a connection.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class DirectEgress:
         reactor: IReactorConnecting,
         timeout: float,
         endpoint_at: EndpointAt | None = None,
+        listening: Listening = ANY_PORT,
     ) -> None:
         self._reactor = reactor
+        self._listening = listening
         self._timeout = timeout
         # Given the whole timeout, so that the race's own deadline is the one
         # that ends an attempt, and not the endpoint's default.
@@ -86,6 +90,10 @@ class DirectEgress:
         tried = interleave(addresses)[:MOST_ADDRESSES]
         endpoints = [self._endpoint_at(address, destination.port) for address in tried]
         return race(endpoints, factory, self._reactor, self._timeout).addErrback(_refused, tried)
+
+    def listen(self, addresses: Sequence[IPAddress], factory: IProtocolFactory) -> OpenPort:
+        """Listen where one of *addresses* would connect to; see IEgress."""
+        return self._listening.open(self._reactor, addresses, factory)
 
 
 def _refused(failure: Failure, tried: Sequence[IPAddress]) -> Failure:

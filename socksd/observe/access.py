@@ -11,10 +11,11 @@ Every object has all of these keys, and no others:
 ``client_port`` its port; 0 for a unix socket
 ``listener``    the name of the listener it came to
 ``user``        the user name; null without login
+``userid``      what a client of SOCKS4 says it is, unverified; null with others
 ``command``     connect, bind or udp; null: there was no request
 ``host``        what was asked for: a normalised name or an address; or null
 ``port``        the port asked for; or null
-``address``     the address that was dialled; or null
+``address``     the address that was dialled, or of bind has connected; or null
 ``rule``        the id of the last rule that spoke; or null
 ``outcome``     served, reset, idle, denied, failed, login-failed, no-method,
                 protocol-error, timed-out, client-left, stopped or error
@@ -81,6 +82,7 @@ def record(event: SessionClosed) -> str:
             "client_port": event.client_port,
             "listener": event.listener,
             "user": None if event.user is None else _scalars(event.user),
+            "userid": None if event.userid is None else _scalars(event.userid),
             "command": None if event.command is None else COMMANDS[event.command],
             "host": None if destination is None else str(destination.host),
             "port": None if destination is None else destination.port,

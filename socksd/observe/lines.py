@@ -1,10 +1,11 @@
 r"""
 What the log for people says, as pure functions of events.
 
-Each line is plain ASCII. What a client can choose freely, its user name, is
-written as it is where it consists of letters, digits and ``._@-``, and as a
-JSON string otherwise, so that it can forge neither a field nor a line. ``-``
-is "none" or "not known"; a user who is called that appears as ``"-"``.
+Each line is plain ASCII. What a client can choose freely, its user name and
+the USERID of SOCKS4, is written as it is where it consists of letters, digits
+and ``._@-``, and as a JSON string otherwise, so that it can forge neither a
+field nor a line. ``-`` is "none" or "not known"; a user who is called that
+appears as ``"-"``.
 
 Two forms are fixed, for ``grep`` and fail2ban; new fields would be appended::
 
@@ -28,7 +29,7 @@ from typing import Final
 
 from socksd.address import IPAddress
 from socksd.codes import Command
-from socksd.events import Denied, LoginRefused, SessionClosed
+from socksd.events import Denied, LoginRefused, SessionClosed, StrangerTurnedAway
 
 COMMANDS: Final = {  # the words that rules use as well
     Command.CONNECT: "connect",
@@ -54,12 +55,15 @@ def session(event: SessionClosed) -> str:
 
     The request, ``via`` (the address that was dialled) and ``rule`` are
     missing where the session did not get that far, ``reason`` where there is
-    nothing to explain. ``up`` is octets from the client, ``down`` to it.
+    nothing to explain. ``userid`` is what a client of SOCKS4 claims to be.
+    ``up`` is octets from the client, ``down`` to it.
     """
     fields = [
         f"session {event.session} client={_endpoint(event.client, event.client_port)}",
         f"user={word(event.user)}",
     ]
+    if event.userid:
+        fields.append(f"userid={word(event.userid)}")
     if event.command is not None and event.destination is not None:
         fields.append(f"{COMMANDS[event.command]} {event.destination}")
     if event.address is not None:
@@ -90,6 +94,12 @@ def login_failed(event: LoginRefused) -> str:
         f"login failed client={event.client} port={event.client_port} user={word(event.user)}"
         f" reason={json.dumps(event.reason)}"
     )
+
+
+def turned_away(event: StrangerTurnedAway) -> str:
+    """Write that somebody else than its peer has come to the port of a BIND."""
+    stranger = _endpoint(event.address, event.port)
+    return f"session {event.session} has turned {stranger} away, which is not its peer"
 
 
 def hint(client: IPAddress) -> str:

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from socksd.codes import ReplyCode
-from socksd.events import Denied, Event, LoginRefused, SessionClosed
+from socksd.events import Denied, Event, LoginRefused, SessionClosed, StrangerTurnedAway
 from socksd.observe import lines
 
 _log = Logger("socksd")
@@ -48,6 +48,8 @@ class PeopleLog:
             self._denied(event)
         elif isinstance(event, LoginRefused) and self._may_say("login failed"):
             _log.warn("{line}", line=lines.login_failed(event))
+        elif isinstance(event, StrangerTurnedAway) and self._may_say("has turned away"):
+            _log.info("{line}", line=lines.turned_away(event))
 
     def close(self) -> None:
         """Say what there is left to say, and leave no delayed call behind."""

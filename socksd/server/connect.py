@@ -49,21 +49,26 @@ async def connect(session: Session, request: Request) -> None:
     facts = session.facts.asking(Command.CONNECT, request.destination)
     decision = session.ask(facts)  # before any lookup: a denied name is never looked up
     if decision.verdict is Verdict.DENY:
-        raise _denied(decision)
+        raise denied(decision)
     if facts.address is not None:
         permitted = {facts.address: decision}
     else:
-        permitted = await _resolve(session, facts, str(request.destination.host))
+        permitted = await resolve(session, facts, str(request.destination.host))
     target = await _dial(session, request.destination, permitted)
     try:
-        session.relay(target, Destination(*_address(target.transport.getHost())))
+        session.relay(target, Destination(*address_of(target.transport.getHost())))
     except Exception:
         target.transport.abortConnection()
         raise
 
 
-async def _resolve(session: Session, facts: Facts, name: str) -> dict[IPAddress, Decision]:
-    """Give the addresses of *name* that the policy permits, in order, with what permits each."""
+async def resolve(session: Session, facts: Facts, name: str) -> dict[IPAddress, Decision]:
+    """
+    Give the addresses of *name* that the policy permits, in order, with what permits each.
+
+    Raises:
+        Refused: There is none.
+    """
     session.enter(State.RESOLVING)
     started = session.runtime.clock.seconds()
     try:
@@ -88,7 +93,7 @@ async def _resolve(session: Session, facts: Facts, name: str) -> dict[IPAddress,
     session.judged = tuple(islice(listed, _LISTED))
     session.unlisted = len(answers) - len(session.judged)
     if not permitted:
-        raise _denied(session.decision)
+        raise denied(session.decision)
     return permitted
 
 
@@ -112,7 +117,7 @@ async def _dial(
         seconds = clock.seconds() - started
         session.tell(ConnectFailed(session.number, refused.reply, refused.reason, seconds))
         raise
-    address, _ = _address(target.transport.getPeer())
+    address, _ = address_of(target.transport.getPeer())
     if address not in permitted:
         target.transport.abortConnection()
         raise RuntimeError(f"dialled {address}, which was not judged")
@@ -121,12 +126,13 @@ async def _dial(
     return target
 
 
-def _denied(decision: Decision) -> Refused:
+def denied(decision: Decision) -> Refused:
+    """Make what refuses a request that the policy has denied."""
     detail = f" ({decision.detail})" if decision.detail else ""
     return Refused(ReplyCode.NOT_ALLOWED, f"rule {decision.rule}{detail}")
 
 
-def _address(peer: IAddress) -> tuple[IPAddress, int]:
+def address_of(peer: IAddress) -> tuple[IPAddress, int]:
     """Give address and port of a TCP transport's side."""
     host: str = peer.host  # type: ignore[attr-defined]  # IPv4Address and IPv6Address have it
     port: int = peer.port  # type: ignore[attr-defined]  # and this

@@ -51,7 +51,11 @@ class IDialogue(Interface):
         """
 
     def granted(bound: Destination | None) -> None:
-        """Tell the client that its request has been carried out."""
+        """
+        Tell the client that its request has been carried out.
+
+        Of BIND twice: *bound* is where we listen, and then who has connected.
+        """
 
     def refused(code: ReplyCode, reason: str) -> bool:
         """

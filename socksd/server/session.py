@@ -28,10 +28,12 @@ from socksd.events import (
 )
 from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Verdict
 from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, Tally
+from socksd.server.bind import bind
 from socksd.server.connect import connect
 from socksd.server.dialogue import IDialogue
 from socksd.server.runtime import Runtime
 from socksd.server.states import DEADLINE, TRANSITIONS, State
+from socksd.wire import socks4
 from socksd.wire.guess import wrong_version
 from socksd.wire.socks5 import Request
 
@@ -40,6 +42,7 @@ _log = Logger("socksd")
 # What carries out which command.
 _COMMANDS: dict[Command, Callable[[Session, Request], Coroutine[Any, Any, None]]] = {
     Command.CONNECT: connect,
+    Command.BIND: bind,
 }
 
 # What a relay's end means for the session: its outcome, and a clause for the log.
@@ -255,6 +258,11 @@ class Session:
         self._task = None  # nothing is left of it to cancel
         relay.join(early).addCallback(self._relayed).addErrback(self._relay_failed, target)
 
+    def listening(self, bound: Destination) -> None:
+        """Tell the client where its peer is to connect; it will be told once more."""
+        assert self.dialogue is not None  # nobody else asks for anything
+        self.dialogue.granted(bound)
+
     def stop(self, reason: str = "the service has stopped") -> None:
         """End at once, for a reason of ours."""
         self._outcome = self._outcome or (Outcome.STOPPED, reason)
@@ -466,6 +474,7 @@ class Session:
                 addresses=self.judged,
                 unlisted=self.unlisted,
                 logged=decision.log if decision else True,
+                userid=_userid(request),
             )
         )
         self._forget(self)
@@ -480,6 +489,13 @@ class Session:
         deadline, self._deadline = self._deadline, None
         if deadline is not None:
             deadline.cancel()
+
+
+def _userid(request: Request | None) -> str | None:
+    """Give what the client has said of itself, octets that are not UTF-8 as surrogates."""
+    if isinstance(request, socks4.Request):
+        return request.userid.decode(errors="surrogateescape")
+    return None
 
 
 def _about(facts: Facts | None) -> Asked | None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from socksd.codes import VERSION
 from socksd.server.http import HTTPConnect
+from socksd.server.socks4 import Socks4
 from socksd.server.socks5 import Socks5
+from socksd.wire import socks4
 
 if TYPE_CHECKING:
     from socksd.server.dialogue import Dialogues, IDialogue
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 # By its name in the configuration: the first octets of a protocol, and who speaks it.
 _PROTOCOLS: dict[str, tuple[Collection[int], Callable[[Session], IDialogue]]] = {
     Socks5.protocol: ((VERSION,), Socks5),
+    Socks4.protocol: ((socks4.VERSION,), Socks4),
     # Methods are in upper case (RFC 9110 section 9.1).
     HTTPConnect.protocol: (range(ord("A"), ord("Z") + 1), HTTPConnect),
 }

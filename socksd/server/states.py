@@ -19,6 +19,7 @@ class State(Enum):
     REQUESTING = "the request"
     RESOLVING = "the addresses of a name"
     CONNECTING = "the first permitted address that answers"
+    BINDING = "the peer to connect to the port we have opened for it"
     RELAYING = "the end of both directions"
     CLOSING = "our last octets to leave, and the client to close"
     CLOSED = "nothing"
@@ -31,6 +32,7 @@ class Deadlines:
     handshake: float = 10.0  # from the connection to the whole request; octets do not renew it
     resolve: float = 10.0
     connect: float = 15.0  # for all addresses together
+    bind: float = 60.0  # from the first reply to the peer's connection
     idle: float = 900.0  # without one octet in either direction
     linger: float = 300.0  # the same, once one direction has ended
     closing: float = 10.0  # RFC 1928 section 6: not more than 10 seconds
@@ -40,9 +42,16 @@ TRANSITIONS: dict[State, tuple[State, ...]] = {
     State.OPEN: (State.NEGOTIATING, State.CLOSING, State.CLOSED),
     State.NEGOTIATING: (State.AUTHENTICATING, State.REQUESTING, State.CLOSING, State.CLOSED),
     State.AUTHENTICATING: (State.REQUESTING, State.CLOSING, State.CLOSED),
-    State.REQUESTING: (State.RESOLVING, State.CONNECTING, State.CLOSING, State.CLOSED),
-    State.RESOLVING: (State.CONNECTING, State.CLOSING, State.CLOSED),
+    State.REQUESTING: (
+        State.RESOLVING,
+        State.CONNECTING,
+        State.BINDING,
+        State.CLOSING,
+        State.CLOSED,
+    ),
+    State.RESOLVING: (State.CONNECTING, State.BINDING, State.CLOSING, State.CLOSED),
     State.CONNECTING: (State.RELAYING, State.CLOSING, State.CLOSED),
+    State.BINDING: (State.RELAYING, State.CLOSING, State.CLOSED),
     State.RELAYING: (State.CLOSING, State.CLOSED),
     State.CLOSING: (State.CLOSED,),
     State.CLOSED: (),
@@ -58,6 +67,7 @@ DEADLINE: dict[State, str | None] = {
     State.REQUESTING: "handshake",
     State.RESOLVING: "resolve",
     State.CONNECTING: "connect",
+    State.BINDING: "bind",
     State.RELAYING: None,
     State.CLOSING: "closing",
     State.CLOSED: None,

@@ -1,5 +1,5 @@
 """
-What is on the line when VER is not 5.
+What is on the line when nobody here speaks what begins with that octet.
 
 A browser with the wrong kind of proxy set, a TLS client, an old SOCKS: each is
 told by its first octet, and answered in its own language, so that the person
@@ -40,16 +40,21 @@ _TLS = _Guess("a TLS ClientHello", b"\x15\x03\x03\x00\x02\x02\x28")
 # The SOCKS 4 reply: VN 0, CD 91 (request rejected or failed), a port and an address unused.
 _SOCKS4 = _Guess("SOCKS4", b"\x00\x5b" + bytes(6))
 
+# RFC 1928 section 3: none of the methods is acceptable.
+_SOCKS5 = _Guess("SOCKS5", b"\x05\xff")
+
 _GUESSES = {
     0x04: _SOCKS4,
+    VERSION: _SOCKS5,
     0x16: _TLS,  # the content type "handshake", RFC 8446 section 5.1
     **dict.fromkeys(range(ord("A"), ord("Z") + 1), _HTTP),  # methods are in upper case
 }
 
 
 def wrong_version(octet: int) -> ProtocolError:
-    """Make the error for a first *octet* that is not VER 5, with the answer it gets."""
-    message = f"VER is {octet:#04x}, not {VERSION:#04x}"
+    """Make the error for a first *octet* that nobody understands, with the answer it gets."""
+    message = f"VER is {octet:#04x}"
+    message += f", not {VERSION:#04x}" if octet != VERSION else ", which is not spoken here"
     guess = _GUESSES.get(octet)
     if guess is None:
         return ProtocolError(message)

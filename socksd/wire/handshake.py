@@ -54,18 +54,21 @@ class ServerHandshake:
     The server's side: take the client's messages, give the octets that answer them.
 
     A client may send ahead, as far as its first payload: that waits in
-    *unread*, whose growth is for the caller to bound.
+    *unread*, whose growth is for the caller to bound. A BIND that succeeds is
+    answered twice (RFC 1928 section 6): when we listen, and when the peer has
+    connected.
 
     Attributes:
         turn: Whose turn it is.
         unread: What has arrived and was not taken; early payload at RELAY.
     """
 
-    __slots__ = ("turn", "unread")
+    __slots__ = ("_listens", "turn", "unread")
 
     def __init__(self) -> None:
         self.turn = Turn.GREETING
         self.unread = bytearray()
+        self._listens = False  # whether the next success is the first of two
 
     def receive(self, octets: bytes) -> None:
         """Add what has arrived, at any turn."""
@@ -94,6 +97,8 @@ class ServerHandshake:
             raise
         if message is not None:
             self.turn = following
+            if isinstance(message, Request) and message.command is Command.BIND:
+                self._listens = True
         return message
 
     def choose(self, method: Method) -> bytes:
@@ -117,9 +122,16 @@ class ServerHandshake:
         return Status(ok).encode()
 
     def reply(self, code: ReplyCode, bound: Destination | None = None) -> bytes:
-        """Answer the request (*bound* ``None``: 0.0.0.0:0); RELAY then, or OVER."""
+        """
+        Answer the request (*bound* ``None``: 0.0.0.0:0); RELAY then, or OVER.
+
+        After the first success of a BIND it is our turn still.
+        """
         _in_turn("reply", self.turn, Turn.REPLY)
-        self.turn = _after_reply(code)
+        if self._listens and code is ReplyCode.SUCCEEDED:
+            self._listens = False
+        else:
+            self.turn = _after_reply(code)
         return Reply(code, bound or UNSPECIFIED).encode()
 
 
@@ -129,7 +141,8 @@ class ClientHandshake:
 
     Attributes:
         turn: What the server has to send; RELAY or OVER once that is settled.
-        reply: The server's reply, a failure too; ``None`` until it is there.
+        reply: The server's reply, a failure too, and of BIND the first;
+            ``None`` until it is there.
         unread: What has arrived and was not taken; payload at RELAY.
     """
 

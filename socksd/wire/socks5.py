@@ -306,11 +306,13 @@ class Reply:
         return bytes((VERSION, self.code, 0)) + write_destination(self.bound)
 
 
-def _host(kind: int, octets: bytes) -> Host:
-    if kind == AddressType.IPV4:
-        return IPv4Address(octets)
-    if kind == AddressType.IPV6:
-        return unmapped(IPv6Address(octets))
+def named_host(octets: bytes) -> Host:
+    """
+    Give the host that a DOMAINNAME stands for.
+
+    Raises:
+        ProtocolError: It is not UTF-8, or has no normal form; with a reply.
+    """
     # HOST_UNREACHABLE rather than GENERAL_FAILURE: no such host can be found.
     try:
         return normal_host(octets.decode("utf-8"))
@@ -320,6 +322,14 @@ def _host(kind: int, octets: bytes) -> Host:
         ) from None
     except AddressError as error:
         raise ProtocolError(f"DOMAINNAME: {error}", ReplyCode.HOST_UNREACHABLE) from error
+
+
+def _host(kind: int, octets: bytes) -> Host:
+    if kind == AddressType.IPV4:
+        return IPv4Address(octets)
+    if kind == AddressType.IPV6:
+        return unmapped(IPv6Address(octets))
+    return named_host(octets)
 
 
 def _counted(octets: bytes) -> bytes:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from socksd.address import Destination
 from socksd.app.config import (
     Auth,
+    Bind,
     Config,
     Control,
     Dashboard,
@@ -36,6 +37,7 @@ from socksd.codes import Command
 from socksd.errors import ConfigError
 from socksd.facts import Decision, Facts, Principal, Verdict
 from socksd.policy.match import Group
+from socksd.server.spoken import PROTOCOLS
 
 EXAMPLE = Path(__file__).parents[2] / "etc" / "socksd.toml"
 TEXT = EXAMPLE.read_text()
@@ -74,6 +76,7 @@ KEYS: dict[str, Any] = {
         ("auth", Auth),
         ("guard", Guarded),
         ("resolver", Resolver),
+        ("bind", Bind),
         ("deadlines", Deadlines),
         ("limits", Limits),
         ("log", Log),
@@ -90,7 +93,7 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("version", "1", 1, "2"),
     ("listener.name", '"office"', "office", '"of fice"'),
     ("listener.endpoint", '"tcp:1"', "tcp:1", '""'),
-    ("listener.protocols", '["socks5"]', ("socks5",), '["socks"]'),
+    ("listener.protocols", '["socks4a"]', ("socks4a",), '["socks"]'),
     ("auth.authenticators", '["htpasswd:f"]', ("htpasswd:f",), '"htpasswd:f"'),
     ("auth.anonymous", '["10.0.0.0/8"]', (IPv4Network("10.0.0.0/8"),), '"10.0.0.0/8"'),
     ("auth.cache", '"0s"', 0.0, "300"),
@@ -102,9 +105,12 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("resolver.ttl", '"0s"', 0.0, '"721h"'),
     ("resolver.negative_ttl", '"1m"', 60.0, '"-1s"'),
     ("resolver.entries", "1", 1, "0"),
+    ("bind.ports", '"40000-40999"', range(40000, 41000), "40000"),
+    ("bind.advertise", '"203.0.113.1"', IPv4Address("203.0.113.1"), '"gw.example"'),
     ("deadlines.handshake", '"500ms"', 0.5, '"0s"'),
     ("deadlines.resolve", '"1ms"', 0.001, '"1d"'),
     ("deadlines.connect", '"1.5s"', 1.5, "1.5"),
+    ("deadlines.bind", '"5m"', 300.0, '"0s"'),
     ("deadlines.idle", '"720h"', 2592000.0, '"721h"'),
     ("deadlines.linger", '"2h"', 7200.0, '"2 h"'),
     ("deadlines.closing", '"9s"', 9.0, '"10.1s"'),
@@ -198,7 +204,7 @@ def test_the_values_below_are_for_every_key() -> None:
 def test_each_key_changes_what_it_is_for(key: str, value: str, becomes: Any) -> None:
     config = parse_config(with_value(key, value), "x")
     assert value_of(config, key) == becomes
-    assert key in ("version", "listener.protocols") or becomes != KEYS[key]
+    assert key == "version" or becomes != KEYS[key]
     assert type(value_of(config, key)) is type(becomes)
 
 
@@ -443,6 +449,62 @@ def test_a_problem_says_where_and_what_to_write_instead(text: str, path: str, me
 )
 def test_networks_and_addresses_may_come_without_login(text: str, network: object) -> None:
     assert parse_config(f'auth.anonymous = ["{text}"]', "x").auth.anonymous == (network,)
+
+
+@pytest.mark.parametrize(
+    ("written", "ports"),
+    [
+        ("auto", None),
+        ("40000-40999", range(40000, 41000)),
+        ("40000", range(40000, 40001)),
+        ("1-65535", range(1, 65536)),
+    ],
+)
+def test_ports_are_a_range_of_both_ends(written: str, ports: range | None) -> None:
+    assert parse_config(f'bind.ports = "{written}"', "x").bind.ports == ports
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        pytest.param(
+            'bind.ports = "many"',
+            'must be a range as "40000-40999", or "auto", not \'many\'',
+            id="a word",
+        ),
+        pytest.param('bind.ports = "0-10"', "'0-10': ports go from 1 to 65535", id="port 0"),
+        pytest.param(
+            'bind.ports = "1-65536"', "'1-65536': ports go from 1 to 65535", id="beyond 65535"
+        ),
+        pytest.param(
+            'bind.ports = "40999-40000"',
+            "'40999-40000' is empty; did you mean '40000-40999'?",
+            id="backwards",
+        ),
+        pytest.param(
+            'bind.advertise = "gw.example"',
+            "'gw.example' is a name; write an address as 203.0.113.1",
+            id="a name",
+        ),
+        pytest.param(
+            'bind.advertise = "203.0.113.256"',
+            "not an address: 203.0.113.256; write an address as 203.0.113.1",
+            id="no address",
+        ),
+        pytest.param(
+            'bind.advertise = "::"',
+            "nobody can connect to ::; leave it out to tell clients nothing new",
+            id="no address of anybody",
+        ),
+        pytest.param(
+            "listener = [{ name = 'a', endpoint = 'tcp:1', protocols = ['socks4'] }]",
+            f"'socks4' must be one of {', '.join(PROTOCOLS)}; did you mean 'socks4a'?",
+            id="SOCKS4 without 4A",
+        ),
+    ],
+)
+def test_what_is_wrong_with_bind_is_told(line: str, message: str) -> None:
+    assert problem(line)[1] == message
 
 
 @pytest.mark.parametrize(

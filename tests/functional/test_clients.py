@@ -223,12 +223,13 @@ def sshd(tmp_path: Path) -> Iterator[int]:
             process.terminate()
 
 
-def test_ssh_works_through_netcat(serve: Serve, sshd: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [4, 5])
+def test_ssh_works_through_netcat(serve: Serve, sshd: int, tmp_path: Path, version: int) -> None:
     gateway = serve()
     netcat = needs("nc")
     spoken = run(
         needs("ssh"), "-F", "none", "-p", str(sshd), "-i", tmp_path / "user_key",
-        "-o", f"ProxyCommand={netcat} -X 5 -x {gateway.address} %h %p",
+        "-o", f"ProxyCommand={netcat} -X {version} -x {gateway.address} %h %p",
         "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={tmp_path / 'known'}",
         "-o", "BatchMode=yes", f"{getpass.getuser()}@127.0.0.1",
         "sha256sum",
@@ -296,11 +297,12 @@ def test_chromium_shows_a_page_whose_name_only_the_gateway_knows(
     intranet.logged(rf"session .*\b{INTRANET}:{http.port}\b.*outcome=served")
 
 
+@pytest.mark.parametrize("kind", ["socks4", "socks5"])
 def test_proxychains_leaves_names_to_the_gateway(
-    intranet: Gateway, http: HTTPOrigin, tmp_path: Path
+    intranet: Gateway, http: HTTPOrigin, tmp_path: Path, kind: str
 ) -> None:
     config = tmp_path / "proxychains.conf"
-    config.write_text(f"strict_chain\nproxy_dns\n[ProxyList]\nsocks5 127.0.0.1 {intranet.port}\n")
+    config.write_text(f"strict_chain\nproxy_dns\n[ProxyList]\n{kind} 127.0.0.1 {intranet.port}\n")
     fetched = run(
         needs("proxychains4"), "-q", "-f", config,
         needs("curl"), "--silent", "--show-error", f"http://{INTRANET}:{http.port}/",

@@ -94,6 +94,7 @@ def test_a_session_is_one_object() -> None:
         "client_port": 40312,
         "listener": "office",
         "user": "alice",
+        "userid": None,
         "command": "connect",
         "host": "example.com",
         "port": 443,
@@ -139,7 +140,7 @@ def test_what_is_not_known_is_null() -> None:
     parsed = json.loads(record(event))
     nothing = {key for key, value in parsed.items() if value is None}
     assert nothing == {
-        *("user", "command", "host", "port", "address", "rule", "reply"),
+        *("user", "userid", "command", "host", "port", "address", "rule", "reply"),
         *("literal", "asked", "verdict"),
     }
 
@@ -164,6 +165,12 @@ def test_whatever_the_texts_are_the_line_is_strict_json_in_ascii(user: str, reas
     for text, found in ((user, parsed["user"]), (reason, parsed["reason"])):
         assert unspelled(found) == text
     assert parsed | {"user": "", "reason": ""} == json.loads(record(SERVED)) | {"user": ""}
+
+
+@pytest.mark.parametrize(("userid", "written"), [("", ""), ("fr\udce9d", r"fr\udce9d")])
+def test_what_a_socks4_client_says_it_is_is_not_its_user(userid: str, written: str) -> None:
+    parsed = json.loads(record(replace(SERVED, user=None, userid=userid)))
+    assert (parsed["user"], parsed["userid"]) == (None, written)
 
 
 def test_an_octet_that_is_not_utf8_is_spelled_out() -> None:

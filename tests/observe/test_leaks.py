@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from socksd.address import Destination
+from socksd.codes import Command
 from socksd.events import SessionClosed, SessionOpened
 from socksd.observe import leaks as module
 from socksd.observe.leaks import Leaks
@@ -33,6 +34,13 @@ def test_names_and_addresses_are_told_apart() -> None:
     assert caller == (ONE, None)
     assert (asked.names, asked.addresses, asked.since, asked.last) == (1, 2, 2.0, 3.0)
     assert asked.top == {Destination(IPv4Address("198.51.100.1"), 443): 1, to("::1").destination: 1}
+
+
+def test_the_peer_of_a_bind_is_no_leak() -> None:
+    """Clients take its address from a connection that they have, and ask nobody."""
+    leaks = Leaks()
+    leaks(replace(to("198.51.100.1"), command=Command.BIND))
+    assert len(leaks) == 0
 
 
 def test_who_sends_names_only_is_counted_but_not_reported() -> None:

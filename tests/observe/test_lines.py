@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import replace
 from io import StringIO
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from hypothesis import example, given
@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs, textFileLogObserver
 
 from socksd.address import Destination
 from socksd.codes import Command
-from socksd.events import LoginRefused, Outcome
+from socksd.events import LoginRefused, Outcome, StrangerTurnedAway
 from socksd.observe import lines
 from socksd.observe.log import PeopleLog
 from tests.observe.closed import DENIED, SERVED
@@ -72,6 +72,28 @@ def test_a_session_has_one_line_with_all_there_is_to_know() -> None:
         "session 17 client=127.0.0.1:40312 user=alice connect example.com:443"
         " via=93.184.216.34 rule=local outcome=served up=1234 down=56789 seconds=1.234"
     )
+
+
+def test_what_a_socks4_client_says_it_is_stands_behind_the_user_it_is_not() -> None:
+    claimed = replace(SERVED, user=None, userid="fred")
+    assert " user=- userid=fred connect " in lines.session(claimed)
+    assert "userid" not in lines.session(replace(claimed, userid=""))
+
+
+@pytest.mark.parametrize("userid", HOSTILE)
+def test_a_userid_forges_neither_a_field_nor_a_line(userid: str) -> None:
+    line = lines.session(replace(SERVED, userid=userid))
+    assert line.isascii()
+    assert line.isprintable()
+    found = [written(value) for name, value in fields(line) if name == "userid"]
+    assert found == ([userid] if userid else [])
+
+
+@pytest.mark.parametrize(("address", "shown"), [("192.0.2.7", "192.0.2.7"), ("::1", "[::1]")])
+def test_a_stranger_is_told_with_the_session_it_came_to(address: str, shown: str) -> None:
+    event = StrangerTurnedAway(17, ip_address(address), 4711)
+    line = f"session 17 has turned {shown}:4711 away, which is not its peer"
+    assert lines.turned_away(event) == line
 
 
 def test_a_reason_comes_last() -> None:

@@ -14,6 +14,7 @@ from socksd.events import (
     LoginRefused,
     Outcome,
     SessionOpened,
+    StrangerTurnedAway,
 )
 from socksd.facts import Decision, Verdict
 from socksd.observe import lines
@@ -61,6 +62,20 @@ def test_a_failed_login_is_a_warning_at_once(log: PeopleLog, events: list[LogEve
     (event,) = events
     assert formatEvent(event) == lines.login_failed(REFUSED)
     assert event["log_level"] is LogLevel.warn
+
+
+def test_strangers_are_told_but_not_without_end(
+    log: PeopleLog, clock: Clock, events: list[LogEvent]
+) -> None:
+    """Anybody who finds the port of a BIND may knock as often as he likes."""
+    for port in range(LINES_A_SECOND + 7):
+        log(StrangerTurnedAway(17, IPv4Address("203.0.113.5"), port))
+    assert len(events) == LINES_A_SECOND
+    assert said(events)[0] == lines.turned_away(
+        StrangerTurnedAway(17, IPv4Address("203.0.113.5"), 0)
+    )
+    clock.advance(1)
+    assert said(events)[-1] == "suppressed 7 more lines: has turned away"
 
 
 def test_a_denial_is_a_warning_at_once_and_only_once(

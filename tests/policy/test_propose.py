@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from socksd.address import Destination
-from socksd.codes import Command
 from socksd.facts import Facts, Principal, Verdict
 from socksd.policy.guard import Guard
 from socksd.policy.load import load_rules
@@ -22,6 +21,7 @@ from socksd.policy.propose import LeftOut, Proposal, propose
 from socksd.policy.records import Unused
 from socksd.policy.replay import replay
 from socksd.policy.rules import Policy
+from socksd.policy.words import COMMANDS
 from tests.policy.test_replay import LITERAL, VISITS, Visit, log
 from tests.policy.test_rules import GUARD, GUARDS, TABLES, Table, policy
 
@@ -56,11 +56,12 @@ def hold_to_tests(proposal: Proposal, guard: Guard | None) -> None:
     judge = policy_of(proposal, guard)
     for each in proposal.rules:
         asking: Mapping[str, Any] = each.test["as"]  # type: ignore[assignment]
-        host, _, port = asking["connect"].rpartition(":")
+        [(command, where)] = [(c, asking[word]) for c, word in COMMANDS.items() if word in asking]
+        host, _, port = where.rpartition(":")
         facts = Facts(ip_address(asking["from"]), "").known_as(
             Principal(asking.get("user"), frozenset([asking["group"]] if "group" in asking else []))
         )
-        facts = facts.asking(Command.CONNECT, Destination.named(host.strip("[]"), int(port)))
+        facts = facts.asking(command, Destination.named(host.strip("[]"), int(port)))
         found: Sequence[str] = each.test.get("resolves", [])  # type: ignore[assignment]
         assert bool(found) is (facts.address is None)
         questions = [facts.at(ip_address(text)) for text in found] or [facts]

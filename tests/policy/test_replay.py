@@ -128,6 +128,10 @@ def session(judge: Policy, visit: Visit) -> SessionClosed:
         permitted = world.egress.pending.calls[-1][1]
         world.egress.answer(str(permitted[visit.dialled % len(permitted)]))
         world.relays[-1].abort()
+    if world.egress.port is not None and visit.dialled is not None:
+        permitted = world.egress.port.addresses
+        world.egress.port.connect(str(permitted[visit.dialled % len(permitted)]))
+        world.relays[-1].abort()
     if not world.events.of(SessionClosed):
         client.receive_reset()
     (closed,) = world.events.of(SessionClosed)

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from socksd.address import Destination, IPAddress
 from socksd.codes import Method
-from socksd.errors import LoginFailed
+from socksd.errors import LoginFailed, Refused
 from socksd.facts import Decision, Facts, Principal, Verdict
 from socksd.interfaces import (
     EndedBy,
@@ -25,6 +25,7 @@ from socksd.interfaces import (
     IPolicy,
     IRelay,
     IResolver,
+    OpenPort,
     Tally,
 )
 from socksd.server.door import Door
@@ -78,11 +79,38 @@ class FakeResolver:
         return self.pending(name)
 
 
+class FakePort:
+    """A port that somebody listens on; the test says who connects."""
+
+    def __init__(self, addresses: Sequence[IPAddress], factory: IProtocolFactory) -> None:
+        self.addresses = tuple(addresses)
+        self.factory = factory
+        self.is_open = True
+
+    def close(self) -> None:
+        assert self.is_open, "closed twice"
+        self.is_open = False
+
+    def connect(self, address: str, port: int = 20) -> FakeTransport | None:
+        """Connect; ``None``: and be closed at once."""
+        assert self.is_open, "nobody listens"
+        return self.connect_in_the_same_turn(address, port)
+
+    def connect_in_the_same_turn(self, address: str, port: int) -> FakeTransport | None:
+        """Connect, though the port was closed since the reactor has looked."""
+        kind = IPv6Address if ":" in address else IPv4Address
+        peer = kind("TCP", address, port)
+        protocol = self.factory.buildProtocol(peer)
+        return FakeTransport(protocol, peer) if protocol is not None else None
+
+
 @implementer(IEgress)
 class FakeEgress:
     def __init__(self) -> None:
         self.pending = Pending()
         self.factory: IProtocolFactory | None = None
+        self.port: FakePort | None = None
+        self.no_port: Refused | None = None
 
     def connect(
         self,
@@ -92,6 +120,12 @@ class FakeEgress:
     ) -> Deferred[IProtocol]:
         self.factory = factory
         return self.pending(destination, tuple(addresses))
+
+    def listen(self, addresses: Sequence[IPAddress], factory: IProtocolFactory) -> OpenPort:
+        if self.no_port is not None:
+            raise self.no_port
+        self.port = FakePort(addresses, factory)
+        return OpenPort(Destination(ip_address("192.0.2.99"), 45678), self.port.close)
 
     def answer(self, address: str, port: int = 80) -> FakeTransport:
         """Let the last connection be made, to *address*."""

@@ -26,6 +26,9 @@ class _Received:
         pytest.param(ord("G"), "VER is 0x47, not 0x05: it seems to be HTTP", id="GET"),
         pytest.param(0x16, "VER is 0x16, not 0x05: it seems to be a TLS ClientHello", id="TLS"),
         pytest.param(0x04, "VER is 0x04, not 0x05: it seems to be SOCKS4", id="SOCKS4"),
+        pytest.param(
+            0x05, "VER is 0x05, which is not spoken here: it seems to be SOCKS5", id="SOCKS5"
+        ),
         pytest.param(0x00, "VER is 0x00, not 0x05", id="nothing we know"),
     ],
 )
@@ -36,7 +39,7 @@ def test_the_log_is_told_what_it_seems_to_be(octet: int, clause: str) -> None:
 def test_only_what_is_recognised_is_answered() -> None:
     """An answer in the wrong language is worse than none."""
     answered = {octet for octet in range(256) if wrong_version(octet).answer}
-    assert answered == {0x04, 0x16, *string.ascii_uppercase.encode()}
+    assert answered == {0x04, 0x05, 0x16, *string.ascii_uppercase.encode()}
 
 
 def test_before_the_request_there_is_no_reply() -> None:
@@ -68,6 +71,10 @@ def test_a_tls_client_understands_the_alert() -> None:
     with pytest.raises(ssl.SSLError) as caught:
         client.do_handshake()
     assert "ALERT_HANDSHAKE_FAILURE" in caught.value.reason
+
+
+def test_a_socks5_client_is_told_that_no_method_will_do() -> None:
+    assert wrong_version(5).answer == b"\x05\xff"
 
 
 def test_a_socks4_client_is_rejected_in_eight_octets() -> None:

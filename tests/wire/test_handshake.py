@@ -141,6 +141,33 @@ def test_a_failure_reply_is_the_end_and_binds_nothing(code: ReplyCode) -> None:
     assert server.turn is Turn.OVER
 
 
+def asked_to_bind() -> ServerHandshake:
+    server = ServerHandshake()
+    converse(server, [GREETING.encode(), LOGIN.encode(), Request(Command.BIND, EXAMPLE).encode()])
+    return server
+
+
+def test_a_bind_is_answered_twice() -> None:
+    """RFC 1928 section 6: what is between the two replies is not the client's turn."""
+    server = asked_to_bind()
+    assert server.reply(ReplyCode.SUCCEEDED, BOUND) == SUCCESS
+    assert turn_of(server) is Turn.REPLY
+    server.receive(b"early")
+    assert server.take() is None
+    assert server.reply(ReplyCode.SUCCEEDED, BOUND) == SUCCESS
+    assert turn_of(server) is Turn.RELAY
+    assert server.unread == b"early"
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_bind_that_fails_is_over_at_either_reply(before: int) -> None:
+    server = asked_to_bind()
+    for _ in range(before):
+        server.reply(ReplyCode.SUCCEEDED, BOUND)
+    server.reply(ReplyCode.HOST_UNREACHABLE)
+    assert turn_of(server) is Turn.OVER
+
+
 def test_nothing_said_is_zeros_in_the_reply() -> None:
     """0.0.0.0:0, which every client can read."""
     assert at(Turn.REPLY).reply(ReplyCode.SUCCEEDED) == b"\x05\x00\x00\x01" + bytes(6)
@@ -468,6 +495,9 @@ def test_both_sides_understand_each_other_octet_by_octet(
                 to_client += server.status(True)
             else:
                 to_client += server.reply(code, bound)
+    twice = command is Command.BIND and code is ReplyCode.SUCCEEDED
+    second = server.reply(code, bound) if twice else b""
+    assert client.receive(second) == b""
     logged_in = [UsernamePassword(username, password)]
     assert heard == [
         Greeting(b"\x00\x02"),
@@ -477,5 +507,5 @@ def test_both_sides_understand_each_other_octet_by_octet(
     assert client.reply == Reply(code, bound)
     assert client.turn is server.turn
     assert client.turn in (Turn.RELAY, Turn.OVER)
-    assert not client.unread
+    assert client.unread == second
     assert not server.unread
