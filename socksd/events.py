@@ -8,13 +8,14 @@ and in exactly one ``SessionClosed``. Passwords and payload are never in one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from socksd.address import Destination, IPAddress
 from socksd.codes import Command, Method, ReplyCode
 from socksd.facts import Decision, Report, Verdict
+from socksd.interfaces import Drop
 
 
 class Outcome(StrEnum):
@@ -136,6 +137,33 @@ class ConnectFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class DatagramTarget:
+    """
+    A client has sent a datagram to where its association has not sent before.
+
+    Told once for each target, and again for one that was forgotten, being one
+    of very many.
+    """
+
+    session: int
+    client: IPAddress
+    client_port: int  # of its TCP connection
+    user: str | None
+    destination: Destination
+    decision: Decision  # the one that stands
+    address: IPAddress | None  # where it goes; None: nowhere
+    reason: str  # why a name that may be permitted leads nowhere; else empty
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramsDropped:
+    """An association has ended, and this many datagrams were not relayed; if any were not."""
+
+    session: int
+    counts: Mapping[Drop, int]
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """The end of a session, with all that its one canonical line and a replay need."""
 
@@ -174,6 +202,8 @@ Event = (
     | ResolveFailed
     | Connected
     | ConnectFailed
+    | DatagramTarget
+    | DatagramsDropped
     | SessionClosed
 )
 
