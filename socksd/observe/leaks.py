@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from socksd.address import Destination, IPAddress
+from socksd.codes import Command
 from socksd.events import Event, SessionClosed
 
 CLIENTS: Final = 10_000  # remembered; the one that has asked least recently goes first
@@ -59,6 +60,8 @@ class Leaks:
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
         if not isinstance(event, SessionClosed) or event.destination is None:
+            return
+        if event.command is Command.UDP_ASSOCIATE:  # names where it sends from, if anything
             return
         caller = event.client, event.user
         asked = self._clients.get(caller)

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from socksd.address import Destination
+from socksd.codes import Command
 from socksd.events import SessionClosed, SessionOpened
 from socksd.observe import leaks as module
 from socksd.observe.leaks import Leaks
@@ -33,6 +34,12 @@ def test_names_and_addresses_are_told_apart() -> None:
     assert caller == (ONE, None)
     assert (asked.names, asked.addresses, asked.since, asked.last) == (1, 2, 2.0, 3.0)
     assert asked.top == {Destination(IPv4Address("198.51.100.1"), 443): 1, to("::1").destination: 1}
+
+
+def test_where_an_association_is_asked_for_from_is_no_leak() -> None:
+    leaks = Leaks()
+    leaks(replace(to("0.0.0.0"), command=Command.UDP_ASSOCIATE))
+    assert len(leaks) == 0
 
 
 def test_who_sends_names_only_is_counted_but_not_reported() -> None:
