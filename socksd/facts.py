@@ -51,10 +51,15 @@ class Facts:
         """Add who it is."""
         return replace(self, principal=principal)
 
-    def asking(self, command: Command, destination: Destination) -> Facts:
-        """Add the request; a literal destination is its own address."""
-        host = destination.host
-        address = None if isinstance(host, str) else reached(host)
+    def asking(self, command: Command, destination: Destination | None) -> Facts:
+        """
+        Add the request; a literal destination is its own address.
+
+        ``None``: the request has no destination. What UDP ASSOCIATE names is
+        where the client will send from; each datagram has a destination.
+        """
+        host = None if destination is None else destination.host
+        address = None if host is None or isinstance(host, str) else reached(host)
         return replace(self, command=command, destination=destination, address=address)
 
     def at(self, address: IPAddress) -> Facts:
@@ -100,6 +105,8 @@ class Decision:
         reports: What rules on trial would have decided instead, in order.
         route: By which way to get there.
         limits: The name of the limits that hold; '' for none.
+        unasked: Whether datagrams may come from there, although the client has
+            not sent any to it.
     """
 
     verdict: Verdict
@@ -109,3 +116,4 @@ class Decision:
     reports: tuple[Report, ...] = ()
     route: str = DIRECT
     limits: str = ""
+    unasked: bool = False

@@ -26,8 +26,9 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
+from socksd.address import Host, normal_host
 from socksd.app.own import own_networks
-from socksd.errors import ConfigError, Problem, did_you_mean
+from socksd.errors import AddressError, ConfigError, Problem, did_you_mean
 from socksd.policy.builtin import built_in
 from socksd.policy.cases import Case, load_cases
 from socksd.policy.guard import Guard
@@ -50,6 +51,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB)")
 _OCTETS = {"B": 1, "KiB": 1024, "MiB": 1024**2}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # stands unquoted in log lines
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 _KINDS = {
@@ -198,6 +200,41 @@ def _protocols(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def _ports(value: object) -> range | None:
+    text = _text(value)
+    if text == "auto":
+        return None
+    found = _PORTS.fullmatch(text)
+    if found is None:
+        raise ValueError(f'must be a range as "40000-40999", or "auto", not {text!r}')
+    first, last = int(found[1]), int(found[2] or found[1])
+    if not 1 <= first <= 65535 or not 1 <= last <= 65535:
+        raise ValueError(f"{text!r}: ports go from 1 to 65535")
+    if first > last:
+        raise ValueError(f"{text!r} is empty; did you mean '{last}-{first}'?")
+    return range(first, last + 1)
+
+
+def _reassemble(value: object) -> bool:
+    if value not in ("reassemble", "drop"):
+        hint = did_you_mean(str(value), ("reassemble", "drop"))
+        raise ValueError(f'must be "reassemble" or "drop", not {value!r}{hint}')
+    return value == "reassemble"
+
+
+def _advertised(value: object) -> Host | None:
+    text = _text(value)
+    if not text:
+        return None
+    try:
+        host = normal_host(text)
+    except AddressError as error:
+        raise ValueError(f"{error}; write an address or a name, without a port") from None
+    if not isinstance(host, str) and host.is_unspecified:
+        raise ValueError(f"nobody can send to {text}; write an address that clients can reach")
+    return host
+
+
 def _explicit(value: object) -> bool:
     if value not in ("explicit", "open"):
         raise ValueError(f'must be "explicit" or "open", not {value!r}')
@@ -265,6 +302,15 @@ class Deadlines:
 
 
 @attrs.frozen
+class Udp:
+    """``[udp]``: how datagrams are relayed."""
+
+    ports: Annotated[range | None, _ports] = None  # where clients send to; None: any
+    advertise: Annotated[Host | None, _advertised] = None  # None: the address clients connected to
+    fragments: Annotated[bool, _reassemble] = True  # put together; else dropped
+
+
+@attrs.frozen
 class Limits:
     """``[limits]``: how much a session, and all of them, may take."""
 
@@ -320,6 +366,7 @@ class Config:
     rule: tuple[Rule, ...] = ()
     resolver: Resolver = Resolver()
     deadlines: Deadlines = Deadlines()
+    udp: Udp = Udp()
     limits: Limits = Limits()
     log: Log = Log()
     reload: Reload = Reload()

@@ -40,7 +40,7 @@ from socksd.policy.values import Wrong
 T = TypeVar("T")
 
 KEYS = (  # of a rule
-    *("id", "action", "mode", "share", "text", "route", "limits"),
+    *("id", "action", "mode", "share", "text", "route", "limits", "udp_replies"),
     *("from", "not_from", "listener", "user", "group", "command"),
     *("to", "not_to", "resolves_to", "ports", "when", "require"),
 )
@@ -188,6 +188,10 @@ class _Loader:
         if "share" in table and not on_trial:
             message = 'is for rules with mode = "report"; what is enforced holds for everybody'
             self.problems.append(Problem(f"{path}.share", message))
+        unasked = self.one(table, path, "udp_replies", values.unasked)
+        if unasked and action is Verdict.DENY:
+            message = "is for rules that allow; what is denied is not let in either"
+            self.problems.append(Problem(f"{path}.udp_replies", message))
         conditions = (
             # In the order in which they are asked, the cheap ones first.
             self.any(table, path, "listener", self.listener, OnListener.of),
@@ -212,6 +216,7 @@ class _Loader:
             text=self.one(table, path, "text", values.sentence) or "",
             route=self.one(table, path, "route", self.route) or DIRECT,
             limits=self.one(table, path, "limits", self.limit) or "",
+            unasked=bool(unasked),
         )
 
     def one(

@@ -30,6 +30,8 @@ class Rule:
         text: What a person may be told whom it refuses; else ''.
         route: By which way to go where it allows.
         limits: The name of the limits that then hold; '' for none.
+        unasked: Whether datagrams may come from where it allows, although the
+            client has not sent any there.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Rule:
     text: str = ""
     route: str = DIRECT
     limits: str = ""
+    unasked: bool = False
 
     def matches(self, facts: Facts) -> Answer:
         """Answer as a condition does; one definite mismatch beats all that is unknown."""
@@ -53,7 +56,14 @@ class Rule:
 
     def decision(self) -> Decision:
         """Give what it says where it decides."""
-        return Decision(self.action, self.id, self.text, route=self.route, limits=self.limits)
+        return Decision(
+            self.action,
+            self.id,
+            self.text,
+            route=self.route,
+            limits=self.limits,
+            unasked=self.unasked,
+        )
 
 
 _LAST = Rule(DEFAULT, Verdict.DENY, ())

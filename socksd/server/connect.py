@@ -49,7 +49,7 @@ async def connect(session: Session, request: Request) -> None:
     facts = session.facts.asking(Command.CONNECT, request.destination)
     decision = session.ask(facts)  # before any lookup: a denied name is never looked up
     if decision.verdict is Verdict.DENY:
-        raise _denied(decision)
+        raise denied(decision)
     if facts.address is not None:
         permitted = {facts.address: decision}
     else:
@@ -88,7 +88,7 @@ async def _resolve(session: Session, facts: Facts, name: str) -> dict[IPAddress,
     session.judged = tuple(islice(listed, _LISTED))
     session.unlisted = len(answers) - len(session.judged)
     if not permitted:
-        raise _denied(session.decision)
+        raise denied(session.decision)
     return permitted
 
 
@@ -121,7 +121,8 @@ async def _dial(
     return target
 
 
-def _denied(decision: Decision) -> Refused:
+def denied(decision: Decision) -> Refused:
+    """Make what refuses a request that the policy has denied."""
     detail = f" ({decision.detail})" if decision.detail else ""
     return Refused(ReplyCode.NOT_ALLOWED, f"rule {decision.rule}{detail}")
 

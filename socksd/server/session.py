@@ -27,6 +27,7 @@ from socksd.events import (
 )
 from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Verdict
 from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, Tally
+from socksd.server.associate import associate
 from socksd.server.connect import connect
 from socksd.server.dialogue import IDialogue
 from socksd.server.runtime import Runtime
@@ -39,6 +40,7 @@ _log = Logger("socksd")
 # What carries out which command.
 _COMMANDS: dict[Command, Callable[[Session, Request], Coroutine[Any, Any, None]]] = {
     Command.CONNECT: connect,
+    Command.UDP_ASSOCIATE: associate,
 }
 
 # What a relay's end means for the session: its outcome, and a clause for the log.
@@ -462,8 +464,10 @@ def _about(facts: Facts | None) -> Asked | None:
     """Say what a question by these facts was about."""
     if facts is None:
         return None
-    if facts.destination is None:
+    if facts.command is None:
         return Asked.CLIENT
+    if facts.destination is None:
+        return Asked.REQUEST
     if facts.address is not None and isinstance(facts.destination.host, str):
         return Asked.ADDRESS
     return Asked.REQUEST

@@ -19,7 +19,8 @@ class State(Enum):
     REQUESTING = "the request"
     RESOLVING = "the addresses of a name"
     CONNECTING = "the first permitted address that answers"
-    RELAYING = "the end of both directions"
+    ASSOCIATING = "the address that clients are told, where that is given by name"
+    RELAYING = "the end of both directions, or of the association"
     CLOSING = "our last octets to leave, and the client to close"
     CLOSED = "nothing"
 
@@ -40,9 +41,16 @@ TRANSITIONS: dict[State, tuple[State, ...]] = {
     State.OPEN: (State.NEGOTIATING, State.CLOSING, State.CLOSED),
     State.NEGOTIATING: (State.AUTHENTICATING, State.REQUESTING, State.CLOSING, State.CLOSED),
     State.AUTHENTICATING: (State.REQUESTING, State.CLOSING, State.CLOSED),
-    State.REQUESTING: (State.RESOLVING, State.CONNECTING, State.CLOSING, State.CLOSED),
+    State.REQUESTING: (
+        State.RESOLVING,
+        State.CONNECTING,
+        State.ASSOCIATING,
+        State.CLOSING,
+        State.CLOSED,
+    ),
     State.RESOLVING: (State.CONNECTING, State.CLOSING, State.CLOSED),
     State.CONNECTING: (State.RELAYING, State.CLOSING, State.CLOSED),
+    State.ASSOCIATING: (State.RELAYING, State.CLOSING, State.CLOSED),
     State.RELAYING: (State.CLOSING, State.CLOSED),
     State.CLOSING: (State.CLOSED,),
     State.CLOSED: (),
@@ -58,6 +66,7 @@ DEADLINE: dict[State, str | None] = {
     State.REQUESTING: "handshake",
     State.RESOLVING: "resolve",
     State.CONNECTING: "connect",
+    State.ASSOCIATING: "resolve",
     State.RELAYING: None,
     State.CLOSING: "closing",
     State.CLOSED: None,

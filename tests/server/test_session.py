@@ -403,7 +403,7 @@ def test_a_name_that_is_not_found_is_host_unreachable(world: World) -> None:
     assert world.events.of(Resolved) == []
 
 
-@pytest.mark.parametrize("command", [Command.BIND, Command.UDP_ASSOCIATE])
+@pytest.mark.parametrize("command", [Command.BIND])
 def test_a_command_we_do_not_have_is_said_to_be_so(world: World, command: Command) -> None:
     client = world.connect()
     client.receive(GREETING + Request(command, Destination.named("0.0.0.0", 0)).encode())
