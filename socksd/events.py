@@ -10,13 +10,14 @@ exactly one ``Denied``. A BIND has ``PortOpened`` and, if its peer comes,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from socksd.address import Destination, IPAddress
 from socksd.codes import Command, Method, ReplyCode
 from socksd.facts import Decision, Report, Verdict
+from socksd.interfaces import Drop
 
 
 class Outcome(StrEnum):
@@ -179,6 +180,33 @@ class PeerArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class DatagramTarget:
+    """
+    A client has sent a datagram to where its association has not sent before.
+
+    Told once for each target, and again for one that was forgotten, being one
+    of very many.
+    """
+
+    session: int
+    client: IPAddress
+    client_port: int  # of its TCP connection
+    user: str | None
+    destination: Destination
+    decision: Decision  # the one that stands
+    address: IPAddress | None  # where it goes; None: nowhere
+    reason: str  # why a name that may be permitted leads nowhere; else empty
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramsDropped:
+    """An association has ended, and this many datagrams were not relayed; if any were not."""
+
+    session: int
+    counts: Mapping[Drop, int]
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """The end of a session, with all that its one canonical line and a replay need."""
 
@@ -223,6 +251,8 @@ Event = (
     | PortOpened
     | StrangerTurnedAway
     | PeerArrived
+    | DatagramTarget
+    | DatagramsDropped
     | SessionClosed
 )
 

@@ -51,10 +51,15 @@ class Facts:
         """Add who it is."""
         return replace(self, principal=principal)
 
-    def asking(self, command: Command, destination: Destination) -> Facts:
-        """Add the request; a literal destination is its own address."""
-        host = destination.host
-        address = None if isinstance(host, str) else reached(host)
+    def asking(self, command: Command, destination: Destination | None) -> Facts:
+        """
+        Add the request; a literal destination is its own address.
+
+        ``None``: the request has no destination. What UDP ASSOCIATE names is
+        where the client will send from; each datagram has a destination.
+        """
+        host = None if destination is None else destination.host
+        address = None if host is None or isinstance(host, str) else reached(host)
         return replace(self, command=command, destination=destination, address=address)
 
     def at(self, address: IPAddress) -> Facts:
@@ -101,6 +106,8 @@ class Decision:
         route: By which way to get there.
         limits: The name of the limits that hold; '' for none.
         log: Whether the session is to have its line in the logs.
+        unasked: Whether datagrams may come from there, although the client has
+            not sent any to it.
     """
 
     verdict: Verdict
@@ -111,3 +118,4 @@ class Decision:
     route: str = DIRECT
     limits: str = ""
     log: bool = True
+    unasked: bool = False

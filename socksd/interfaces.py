@@ -6,7 +6,7 @@ Each takes values and returns a value or a Deferred; none takes a session.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -167,8 +167,49 @@ class ISwitchboard(Interface):
         there is nothing.
         """
 
+    def watch_reading(descriptor: int, watched: IWatched) -> None:
+        """
+        Tell *watched* that there is something to read, for as long as there is.
+
+        And nothing else: with datagrams there is room to write all the time,
+        and each that leaves would make it anew.
+        """
+
     def forget(descriptor: int) -> None:
         """Tell no more; to be said before the socket is closed."""
+
+
+class Drop(StrEnum):
+    """Why a datagram was not relayed."""
+
+    MALFORMED = "malformed"  # no header
+    FRAGMENT = "fragment"  # of a datagram that has not become whole, or fragments are not wanted
+    STRANGER = "stranger"  # not from the client's address, or its port
+    DENIED = "denied"  # its target, by the policy
+    NOT_FOUND = "not-found"  # its target, a name that leads nowhere
+    CROWDED = "crowded"  # too much waits for names already
+    UNASKED = "unasked"  # from where the client has not sent to
+    UNSENT = "unsent"  # the system did not take it: too long, no route, no room
+
+
+class ITargets(Interface):
+    """Where may the datagrams of an association go?"""
+
+    def find(
+        destination: Destination, reaches: Callable[[IPAddress], bool]
+    ) -> Deferred[IPAddress | None]:
+        """
+        Judge a target, and give the address to send to; ``None``: denied.
+
+        Of several addresses that are permitted it is the first that *reaches*
+        says there is a way to. Fails with Refused: a name leads nowhere.
+        """
+
+    def lets_in(source: Destination) -> bool:
+        """Say whether a datagram may come from where the client has not sent to."""
+
+    def ended(drops: Mapping[Drop, int]) -> None:
+        """Hear that the association is over, and what was dropped in its life."""
 
 
 class EndedBy(StrEnum):
@@ -206,3 +247,9 @@ class IRelay(Interface):
 
     def abort() -> None:
         """Reset both connections now; the Deferred of join fires."""
+
+
+class IAssociation(IRelay):
+    """Carry datagrams for as long as a client's TCP connection lives."""
+
+    bound: Destination = Attribute("Where the client is to send its datagrams.")

@@ -64,6 +64,7 @@ class FakeTransport:
         self.gone: str | None = None
         self.producer: Any = None
         self.paused_producer = False
+        self.keepalive = False
         self._closing = False
         self._half_closing = False
         self._read_ended = False
@@ -171,10 +172,10 @@ class FakeTransport:
         pass
 
     def getTcpKeepAlive(self) -> bool:
-        return True
+        return self.keepalive
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        pass
+        self.keepalive = enabled
 
     # -- inside --------------------------------------------------------------
 

@@ -74,7 +74,7 @@ def test_each_mode_works_without_a_server(program: Path, mode: str) -> None:
     assert found["wrong"] == found["missing"] == found["failed"] == 0
 
 
-@pytest.mark.parametrize("mode", [mode for mode in KEYS if mode != "udp"])
+@pytest.mark.parametrize("mode", KEYS)
 def test_each_mode_works_through_socksd(through: Load, mode: str) -> None:
     found = through.run(mode, seconds=BRIEFLY, streams=4)
     assert found["via"] == "proxy"
@@ -231,7 +231,7 @@ def here(gateway: Gateway) -> str:
     return f"here={gateway.address}:{gateway.pid}"
 
 
-@pytest.mark.parametrize("mode", [mode for mode in FIGURES if mode != "udp"])
+@pytest.mark.parametrize("mode", FIGURES)
 def test_every_figure_is_measured(program: Path, here: str, mode: str) -> None:
     server = servers.given(here)
     assert server is not None

@@ -57,6 +57,12 @@ def test_a_literal_is_its_own_address(host: str, address: str) -> None:
     assert facts.address == ip_address(address)
 
 
+def test_a_request_may_have_no_destination() -> None:
+    """UDP ASSOCIATE has none; its datagrams do."""
+    facts = FIRST.asking(Command.UDP_ASSOCIATE, None)
+    assert (facts.command, facts.destination, facts.address) == (Command.UDP_ASSOCIATE, None, None)
+
+
 def test_a_name_has_no_address_before_it_is_resolved() -> None:
     resolved = FIRST.at(IPv4Address("192.0.2.7"))
     assert resolved.asking(Command.CONNECT, Destination.named("a.example", 80)).address is None

@@ -19,9 +19,17 @@ from socksd.app.main import main
 from socksd.app.tap import Options
 from socksd.codes import Command, ReplyCode
 from socksd.errors import ConfigError
-from socksd.events import Denied, LoginRefused, Outcome, SessionClosed
+from socksd.events import (
+    DatagramsDropped,
+    DatagramTarget,
+    Denied,
+    LoginRefused,
+    Outcome,
+    SessionClosed,
+)
 from socksd.facts import Decision, Facts, Principal, Verdict
 from socksd.identity.portal import WRONG
+from socksd.interfaces import Drop
 from socksd.observe import access, lines
 from socksd.policy.builtin import built_in_tables
 from socksd.policy.load import KEYS
@@ -58,7 +66,7 @@ SERVED = SessionClosed(
 def section(text: str, title: str) -> str:
     """What stands below a heading, up to the next one of any kind."""
     found = re.search(
-        rf"^{re.escape(title)}\n([=.-])\1+\n(.*?)(?=^[^\n]+\n([=.-])\3{{3,}}\n|\Z)",
+        rf"^{re.escape(title)}\n([=.-])\1+\n(.*?)(?=^[^\n]+\n([=.-])\3{{2,}}\n|\Z)",
         text,
         re.MULTILINE | re.DOTALL,
     )
@@ -169,6 +177,11 @@ def test_every_outcome_is_documented() -> None:
     assert set(shown) == set(Outcome)
 
 
+def test_every_cause_of_a_drop_is_documented() -> None:
+    shown = re.findall(r"^``([a-z-]+)``  ", section(REFERENCE, "Datagrams"), re.MULTILINE)
+    assert set(shown) == set(Drop)
+
+
 def test_deadlines_are_those_of_a_session() -> None:
     assert attrs.asdict(Config().deadlines) == {
         name: getattr(Deadlines(), name) for name in Deadlines.__slots__
@@ -180,6 +193,25 @@ def test_log_lines_look_as_shown() -> None:
     nobody = Decision(Verdict.DENY, "default")
     by_address = Denied(1, 0.0, failed.client, failed.client_port, None, None, None, nobody)
     for line in (lines.session(SERVED), lines.login_failed(failed), lines.denied(by_address)):
+        assert f"    {line}\n" in REFERENCE
+    target = DatagramTarget(
+        session=18,
+        client=SERVED.client,
+        client_port=40316,
+        user="alice",
+        destination=Destination("example.com", 53),
+        decision=Decision(Verdict.ALLOW, "staff"),
+        address=ip_address("192.0.2.53"),
+        reason="",
+    )
+    nowhere = replace(
+        target,
+        destination=Destination("nowhere.example", 53),
+        address=None,
+        reason="no such name",
+    )
+    dropped = DatagramsDropped(18, {Drop.DENIED: 2, Drop.UNASKED: 1})
+    for line in (lines.target(target), lines.target(nowhere), lines.dropped(dropped)):
         assert f"    {line}\n" in REFERENCE
     first = replace(
         SERVED,

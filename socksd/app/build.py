@@ -42,6 +42,8 @@ from socksd.observe.metrics import Family, Metrics, ReactorLag
 from socksd.observe.refusals import Refusals
 from socksd.policy.cases import failures
 from socksd.relay.choose import choose, switchboard
+from socksd.relay.readers import Readers
+from socksd.relay.udp import associate
 from socksd.server.door import Door
 from socksd.server.protocol import Sessions, client_of
 from socksd.server.runtime import Runtime
@@ -232,6 +234,16 @@ def build(
             Listening(config.bind.ports, config.bind.advertise),
         ),
         relay=relay,
+        associate=partial(
+            associate,
+            watching=board or Readers(reactor),
+            clock=reactor,
+            idle=deadlines.idle,
+            ports=config.udp.ports,
+            reassemble=config.udp.fragments,
+            unasked=any(rule.unasked for rule in policy.rules),
+        ),
+        advertise=config.udp.advertise,
         observer=observers(*listening),
         deadlines=Deadlines(**attrs.asdict(deadlines)),
         early_data=config.limits.early_data,

@@ -26,7 +26,7 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
-from socksd.address import Destination, IPAddress, normal_host
+from socksd.address import Destination, Host, IPAddress, normal_host
 from socksd.app.own import own_networks
 from socksd.errors import AddressError, ConfigError, Problem, did_you_mean
 from socksd.facts import Principal
@@ -224,18 +224,30 @@ def _ports(value: object) -> range | None:
     return range(first, last + 1)
 
 
-def _address(value: object) -> IPAddress | None:
+def _reassemble(value: object) -> bool:
+    if value not in ("reassemble", "drop"):
+        hint = did_you_mean(str(value), ("reassemble", "drop"))
+        raise ValueError(f'must be "reassemble" or "drop", not {value!r}{hint}')
+    return value == "reassemble"
+
+
+def _advertised(value: object) -> Host | None:
     text = _text(value)
     if not text:
         return None
     try:
         host = normal_host(text)
     except AddressError as error:
-        raise ValueError(f"{error}; write an address as 203.0.113.1") from None
+        raise ValueError(f"{error}; write an address or a name, without a port") from None
+    if not isinstance(host, str) and host.is_unspecified:
+        raise ValueError(f"nobody can connect to {text}; write an address that clients can reach")
+    return host
+
+
+def _address(value: object) -> IPAddress | None:
+    host = _advertised(value)
     if isinstance(host, str):
-        raise ValueError(f"{text!r} is a name; write an address as 203.0.113.1")
-    if host.is_unspecified:
-        raise ValueError(f"nobody can connect to {text}; leave it out to tell clients nothing new")
+        raise ValueError(f"{host!r} is a name; write an address as 203.0.113.1")
     return host
 
 
@@ -312,6 +324,15 @@ class Deadlines:
     idle: Annotated[float, _duration()] = 900.0
     linger: Annotated[float, _duration()] = 300.0
     closing: Annotated[float, _duration(most="10s")] = 10.0  # RFC 1928 section 6: not more
+
+
+@attrs.frozen
+class Udp:
+    """``[udp]``: how datagrams are relayed."""
+
+    ports: Annotated[range | None, _ports] = None  # where clients send to; None: any
+    advertise: Annotated[Host | None, _advertised] = None  # None: the address clients connected to
+    fragments: Annotated[bool, _reassemble] = True  # put together; else dropped
 
 
 @attrs.frozen
@@ -407,6 +428,7 @@ class Config:
     resolver: Resolver = Resolver()
     bind: Bind = Bind()
     deadlines: Deadlines = Deadlines()
+    udp: Udp = Udp()
     limits: Limits = Limits()
     log: Log = Log()
     reload: Reload = Reload()

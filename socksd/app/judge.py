@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from socksd.app.service import Gateway
+from socksd.codes import Command
 from socksd.facts import Decision, Verdict
 from socksd.observe import lines
 from socksd.server.session import Session
@@ -80,7 +81,9 @@ class Judge:
             request = session.request
             if request is None or request.destination == WHY or session.state is State.CLOSING:
                 continue
-            facts = session.facts.asking(request.command, request.destination)
+            associating = request.command is Command.UDP_ASSOCIATE  # which has no destination
+            destination = None if associating else request.destination
+            facts = session.facts.asking(request.command, destination)
             if session.address is not None:
                 facts = facts.at(session.address)
             decision = policy.decide(facts)

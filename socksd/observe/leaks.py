@@ -63,6 +63,8 @@ class Leaks:
             return
         if event.command is Command.BIND:  # its peer is an address that the client knows anyway
             return
+        if event.command is Command.UDP_ASSOCIATE:  # names where it sends from, if anything
+            return
         caller = event.client, event.user
         asked = self._clients.get(caller)
         if asked is None:

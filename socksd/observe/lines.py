@@ -27,9 +27,17 @@ import json
 import re
 from typing import Final
 
-from socksd.address import IPAddress
+from socksd.address import Destination, IPAddress
 from socksd.codes import Command
-from socksd.events import Denied, LoginRefused, SessionClosed, StrangerTurnedAway
+from socksd.events import (
+    DatagramsDropped,
+    DatagramTarget,
+    Denied,
+    LoginRefused,
+    Outcome,
+    SessionClosed,
+    StrangerTurnedAway,
+)
 
 COMMANDS: Final = {  # the words that rules use as well
     Command.CONNECT: "connect",
@@ -80,12 +88,31 @@ def session(event: SessionClosed) -> str:
 
 def denied(event: Denied) -> str:
     """Write that the policy has refused a client; see this module for the form."""
-    command = "-" if event.command is None else COMMANDS[event.command]
-    destination = "-" if event.destination is None else event.destination
-    return (
-        f"denied client={event.client} port={event.client_port} user={word(event.user)}"
-        f" command={command} destination={destination} rule={word(event.decision.rule)}"
-    )
+    return _denied(event, event.command, event.destination, event.decision.rule)
+
+
+def target(event: DatagramTarget) -> str:
+    """Write where a client sends datagrams, or that a name it sends to leads nowhere."""
+    fields = [
+        f"session {event.session} client={_endpoint(event.client, event.client_port)}",
+        f"user={word(event.user)} udp {event.destination}",
+    ]
+    if event.address is not None:
+        fields.append(f"via={event.address} rule={word(event.decision.rule)}")
+    if event.reason:
+        fields.append(f"outcome={Outcome.FAILED} reason={json.dumps(event.reason)}")
+    return " ".join(fields)
+
+
+def target_denied(event: DatagramTarget) -> str:
+    """Write that the policy has refused to send there; in the same form as denied()."""
+    return _denied(event, Command.UDP_ASSOCIATE, event.destination, event.decision.rule)
+
+
+def dropped(event: DatagramsDropped) -> str:
+    """Write which datagrams of an association were not relayed."""
+    counts = " ".join(f"{drop}={count}" for drop, count in sorted(event.counts.items()))
+    return f"session {event.session} datagrams dropped: {counts}"
 
 
 def login_failed(event: LoginRefused) -> str:
@@ -108,6 +135,19 @@ def hint(client: IPAddress) -> str:
         f"no rule speaks of {client}: to allow it, write a [[rule]] with"
         f' action = "allow" and from = ["{client}/{client.max_prefixlen}"]'
         " into the file given by --config; see docs/configuration.rst"
+    )
+
+
+def _denied(
+    event: Denied | DatagramTarget,
+    command: Command | None,
+    destination: Destination | None,
+    rule: str,
+) -> str:
+    return (
+        f"denied client={event.client} port={event.client_port} user={word(event.user)}"
+        f" command={'-' if command is None else COMMANDS[command]}"
+        f" destination={'-' if destination is None else destination} rule={word(rule)}"
     )
 
 

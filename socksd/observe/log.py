@@ -9,7 +9,15 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from socksd.codes import ReplyCode
-from socksd.events import Denied, Event, LoginRefused, SessionClosed, StrangerTurnedAway
+from socksd.events import (
+    DatagramsDropped,
+    DatagramTarget,
+    Denied,
+    Event,
+    LoginRefused,
+    SessionClosed,
+    StrangerTurnedAway,
+)
 from socksd.observe import lines
 
 _log = Logger("socksd")
@@ -31,7 +39,8 @@ class PeopleLog:
     Anybody who reaches the port can cause lines. Of each kind 100 a second
     are written; then one says how many more there were. Only the closing line
     of a session that reached its destination is always written: it is the
-    record of what was visited, and costs the client a real connection.
+    record of what was visited, and costs the client a real connection. To
+    send datagrams somewhere costs nothing, so those lines are not exempt.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -50,6 +59,10 @@ class PeopleLog:
             _log.warn("{line}", line=lines.login_failed(event))
         elif isinstance(event, StrangerTurnedAway) and self._may_say("has turned away"):
             _log.info("{line}", line=lines.turned_away(event))
+        elif isinstance(event, DatagramTarget):
+            self._target(event)
+        elif isinstance(event, DatagramsDropped) and self._may_say("datagrams dropped"):
+            _log.info("{line}", line=lines.dropped(event))
 
     def close(self) -> None:
         """Say what there is left to say, and leave no delayed call behind."""
@@ -70,6 +83,15 @@ class PeopleLog:
         reached = event.reply is ReplyCode.SUCCEEDED
         if reached or self._may_say(f"session outcome={event.outcome}"):
             _log.info("{line}", line=lines.session(event))
+
+    def _target(self, event: DatagramTarget) -> None:
+        if not event.decision.log:
+            return
+        if event.address is None and not event.reason:
+            if self._may_say("denied"):
+                _log.warn("{line}", line=lines.target_denied(event))
+        elif self._may_say("udp"):
+            _log.info("{line}", line=lines.target(event))
 
     def _may_say(self, kind: str) -> bool:
         if self._second is None:

@@ -40,7 +40,7 @@ from socksd.policy.values import Wrong
 T = TypeVar("T")
 
 KEYS = (  # of a rule
-    *("id", "action", "mode", "share", "text", "route", "limits", "log"),
+    *("id", "action", "mode", "share", "text", "route", "limits", "udp_replies", "log"),
     *("from", "not_from", "listener", "user", "group", "command"),
     *("to", "not_to", "resolves_to", "ports", "when", "require"),
 )
@@ -192,6 +192,10 @@ class _Loader:
         if log is False and on_trial:
             message = 'is for rules that decide, which one with mode = "report" does not'
             self.problems.append(Problem(f"{path}.log", message))
+        unasked = self.one(table, path, "udp_replies", values.unasked)
+        if unasked and action is Verdict.DENY:
+            message = "is for rules that allow; what is denied is not let in either"
+            self.problems.append(Problem(f"{path}.udp_replies", message))
         conditions = (
             # In the order in which they are asked, the cheap ones first.
             self.any(table, path, "listener", self.listener, OnListener.of),
@@ -217,6 +221,7 @@ class _Loader:
             route=self.one(table, path, "route", self.route) or DIRECT,
             limits=self.one(table, path, "limits", self.limit) or "",
             log=log is not False,
+            unasked=bool(unasked),
         )
 
     def one(

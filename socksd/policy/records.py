@@ -181,8 +181,9 @@ def _record(
             frozenset(unspelled(_text(group)) for group in groups),
         )
         does = _COMMANDS[command]
-        own = reached(_address(host)) if literal else None
-        destination = Destination(_address(host) if literal else _text(host), _number(port))
+        if does is not Command.UDP_ASSOCIATE:  # which names where it sends from, if anything
+            own = reached(_address(host)) if literal else None
+            destination = Destination(_address(host) if literal else _text(host), _number(port))
     elif command == "connect":  # which is never carried out without being asked about
         raise Unusable(Unused.NOT_ASKED)
     if asked is Asked.ADDRESS and not addresses:

@@ -31,6 +31,8 @@ class Rule:
         route: By which way to go where it allows.
         limits: The name of the limits that then hold; '' for none.
         log: Whether the sessions it decides have their line in the logs.
+        unasked: Whether datagrams may come from where it allows, although the
+            client has not sent any there.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Rule:
     route: str = DIRECT
     limits: str = ""
     log: bool = True
+    unasked: bool = False
 
     def matches(self, facts: Facts) -> Answer:
         """Answer as a condition does; one definite mismatch beats all that is unknown."""
@@ -56,7 +59,13 @@ class Rule:
     def decision(self) -> Decision:
         """Give what it says where it decides."""
         return Decision(
-            self.action, self.id, self.text, route=self.route, limits=self.limits, log=self.log
+            self.action,
+            self.id,
+            self.text,
+            route=self.route,
+            limits=self.limits,
+            log=self.log,
+            unasked=self.unasked,
         )
 
 

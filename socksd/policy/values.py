@@ -144,6 +144,11 @@ def requirement(value: object) -> Hostname:
     return one_of(value, {"hostname": Hostname()})
 
 
+def unasked(value: object) -> bool:
+    """Read where datagrams may come from: say whether also from where none was sent to."""
+    return one_of(value, {"any": True, "asked": False})
+
+
 def user(value: object) -> str:
     """Read a user's name, or one of the two words."""
     text = some_text(value)

@@ -134,6 +134,11 @@ class Switchboard:
         self._epoll.register(descriptor, _ALL)
         self._watched[descriptor] = watched
 
+    def watch_reading(self, descriptor: int, watched: IWatched) -> None:
+        """Tell *watched* for as long as there is something to read."""
+        self._epoll.register(descriptor, EPOLLIN)
+        self._watched[descriptor] = watched
+
     def forget(self, descriptor: int) -> None:
         """Tell no more."""
         del self._watched[descriptor]

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 
 from twisted.internet.interfaces import IReactorTime
 
-from socksd.address import IPAddress
+from socksd.address import Destination, Host, IPAddress
 from socksd.events import Observer
-from socksd.interfaces import IAuthenticator, IEgress, IEnd, IPolicy, IRelay, IResolver
+from socksd.interfaces import (
+    IAssociation,
+    IAuthenticator,
+    IEgress,
+    IEnd,
+    IPolicy,
+    IRelay,
+    IResolver,
+    ITargets,
+)
 from socksd.server.dialogue import Dialogues
 from socksd.server.states import Deadlines
 
@@ -25,6 +34,11 @@ class Runtime:
     Attributes:
         dialogues: By a listener's name, what to speak with whom.
         relay: Makes the relay between a client's end and a target's.
+        associate: Makes the relay of a client's datagrams, given where they
+            will come from, an address and a port or 0, and who judges where
+            they may go. Raises OSError where there is no port to be had.
+        advertise: Where clients are told to send datagrams, by its addresses;
+            ``None``: to the address that they have connected to.
         early_data: Octets a client may send ahead while it is our turn.
         refusals: Writes the page of what a client at this address, with this
             user, has been refused; plain text instead of HTML where it is
@@ -38,6 +52,8 @@ class Runtime:
     resolver: IResolver
     egress: IEgress
     relay: Callable[[IEnd, IEnd], IRelay]
+    associate: Callable[[IEnd, Destination, ITargets], IAssociation]
+    advertise: Host | None
     observer: Observer
     deadlines: Deadlines
     early_data: int

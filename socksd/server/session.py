@@ -28,6 +28,7 @@ from socksd.events import (
 )
 from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Verdict
 from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, Tally
+from socksd.server.associate import associate
 from socksd.server.bind import bind
 from socksd.server.connect import connect
 from socksd.server.dialogue import IDialogue
@@ -43,6 +44,7 @@ _log = Logger("socksd")
 _COMMANDS: dict[Command, Callable[[Session, Request], Coroutine[Any, Any, None]]] = {
     Command.CONNECT: connect,
     Command.BIND: bind,
+    Command.UDP_ASSOCIATE: associate,
 }
 
 # What a relay's end means for the session: its outcome, and a clause for the log.
@@ -290,13 +292,7 @@ class Session:
         """Carry a request out."""
         self.request = request
         self.tell(RequestReceived(self.number, request.command, request.destination))
-        command = _COMMANDS.get(request.command)
-        if command is not None:
-            self._run(command(self, request))
-        else:
-            reason = f"{request.command.name} is not supported"
-            self._refuse(ReplyCode.COMMAND_NOT_SUPPORTED, reason)
-            self.finish(Outcome.FAILED, reason)
+        self._run(_COMMANDS[request.command](self, request))
 
     def finish(self, outcome: Outcome, reason: str) -> None:
         """
@@ -502,8 +498,10 @@ def _about(facts: Facts | None) -> Asked | None:
     """Say what a question by these facts was about."""
     if facts is None:
         return None
-    if facts.destination is None:
+    if facts.command is None:
         return Asked.CLIENT
+    if facts.destination is None:
+        return Asked.REQUEST
     if facts.address is not None and isinstance(facts.destination.host, str):
         return Asked.ADDRESS
     return Asked.REQUEST

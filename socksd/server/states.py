@@ -20,7 +20,8 @@ class State(Enum):
     RESOLVING = "the addresses of a name"
     CONNECTING = "the first permitted address that answers"
     BINDING = "the peer to connect to the port we have opened for it"
-    RELAYING = "the end of both directions"
+    ASSOCIATING = "the address that clients are told, where that is given by name"
+    RELAYING = "the end of both directions, or of the association"
     CLOSING = "our last octets to leave, and the client to close"
     CLOSED = "nothing"
 
@@ -46,12 +47,14 @@ TRANSITIONS: dict[State, tuple[State, ...]] = {
         State.RESOLVING,
         State.CONNECTING,
         State.BINDING,
+        State.ASSOCIATING,
         State.CLOSING,
         State.CLOSED,
     ),
     State.RESOLVING: (State.CONNECTING, State.BINDING, State.CLOSING, State.CLOSED),
     State.CONNECTING: (State.RELAYING, State.CLOSING, State.CLOSED),
     State.BINDING: (State.RELAYING, State.CLOSING, State.CLOSED),
+    State.ASSOCIATING: (State.RELAYING, State.CLOSING, State.CLOSED),
     State.RELAYING: (State.CLOSING, State.CLOSED),
     State.CLOSING: (State.CLOSED,),
     State.CLOSED: (),
@@ -68,6 +71,7 @@ DEADLINE: dict[State, str | None] = {
     State.RESOLVING: "resolve",
     State.CONNECTING: "connect",
     State.BINDING: "bind",
+    State.ASSOCIATING: "resolve",
     State.RELAYING: None,
     State.CLOSING: "closing",
     State.CLOSED: None,

@@ -28,6 +28,7 @@ from socksd.app.config import (
     Pac,
     Reload,
     Resolver,
+    Udp,
     duration,
     load_config,
     parse_config,
@@ -78,6 +79,7 @@ KEYS: dict[str, Any] = {
         ("resolver", Resolver),
         ("bind", Bind),
         ("deadlines", Deadlines),
+        ("udp", Udp),
         ("limits", Limits),
         ("log", Log),
         ("reload", Reload),
@@ -114,6 +116,9 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("deadlines.idle", '"720h"', 2592000.0, '"721h"'),
     ("deadlines.linger", '"2h"', 7200.0, '"2 h"'),
     ("deadlines.closing", '"9s"', 9.0, '"10.1s"'),
+    ("udp.ports", '"40000-40999"', range(40000, 41000), '"40000-"'),
+    ("udp.advertise", '"gw.example"', "gw.example", '"gw.example:1080"'),
+    ("udp.fragments", '"drop"', False, "true"),
     ("limits.early_data", '"1MiB"', 1048576, '"2MiB"'),
     ("limits.sessions", "1000", 1000, "0"),
     ("log.access", '"-"', "-", "true"),
@@ -436,6 +441,94 @@ def test_anything_else_is_not_a_size(text: str) -> None:
 )
 def test_a_problem_says_where_and_what_to_write_instead(text: str, path: str, message: str) -> None:
     assert problem(text) == (path, message)
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        pytest.param("auto", None, id="any"),
+        pytest.param("40000-40999", range(40000, 41000), id="a range"),
+        pytest.param("40000", range(40000, 40001), id="one"),
+        pytest.param("1-65535", range(1, 65536), id="all"),
+    ],
+)
+def test_ports_for_datagrams_are_a_range(text: str, ports: range | None) -> None:
+    assert parse_config(f'[udp]\nports = "{text}"', "").udp.ports == ports
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        pytest.param("", None, id="none"),
+        pytest.param("203.0.113.5", ip_address("203.0.113.5"), id="IPv4"),
+        pytest.param("[2001:db8::5]", ip_address("2001:db8::5"), id="IPv6"),
+        pytest.param("GW.example.", "gw.example", id="a name"),
+    ],
+)
+def test_what_is_advertised_is_an_address_or_a_name(text: str, host: object) -> None:
+    assert parse_config(f'[udp]\nadvertise = "{text}"', "").udp.advertise == host
+
+
+@pytest.mark.parametrize(("text", "kept"), [("reassemble", True), ("drop", False)])
+def test_fragments_are_reassembled_or_dropped(text: str, kept: bool) -> None:
+    assert parse_config(f'[udp]\nfragments = "{text}"', "").udp.fragments is kept
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        pytest.param(
+            'ports = "40000-"',
+            "udp.ports",
+            'must be a range as "40000-40999", or "auto", not \'40000-\'',
+            id="half a range",
+        ),
+        pytest.param(
+            "ports = 40000", "udp.ports", "must be a string, not a whole number", id="kind"
+        ),
+        pytest.param(
+            'ports = "0-100"', "udp.ports", "'0-100': ports go from 1 to 65535", id="port 0"
+        ),
+        pytest.param(
+            'ports = "40000-70000"',
+            "udp.ports",
+            "'40000-70000': ports go from 1 to 65535",
+            id="beyond the last",
+        ),
+        pytest.param(
+            'ports = "40999-40000"',
+            "udp.ports",
+            "'40999-40000' is empty; did you mean '40000-40999'?",
+            id="the wrong way round",
+        ),
+        pytest.param(
+            'advertise = "gw.example:1080"',
+            "udp.advertise",
+            "not an address: 'gw.example:1080'; write an address or a name, without a port",
+            id="with a port",
+        ),
+        pytest.param(
+            'advertise = "0.0.0.0"',
+            "udp.advertise",
+            "nobody can send to 0.0.0.0; write an address that clients can reach",
+            id="unspecified",
+        ),
+        pytest.param(
+            'fragments = "dropp"',
+            "udp.fragments",
+            "must be \"reassemble\" or \"drop\", not 'dropp'; did you mean 'drop'?",
+            id="misspelled",
+        ),
+        pytest.param(
+            "fragments = true",
+            "udp.fragments",
+            'must be "reassemble" or "drop", not True',
+            id="a boolean",
+        ),
+    ],
+)
+def test_a_problem_with_datagrams_says_what_to_write(text: str, path: str, message: str) -> None:
+    assert problem(f"[udp]\n{text}") == (path, message)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ from socksd.app.confirmed import Confirmed
 from socksd.app.judge import LISTED
 from socksd.app.reload import Reloader, _here
 from socksd.app.service import Entrance, Gateway, Generation, Part
-from socksd.codes import ReplyCode
+from socksd.codes import Command, ReplyCode
 from socksd.errors import ConfigError, Problem, Refused
 from socksd.events import Outcome, SessionClosed
 from socksd.facts import Facts
+from socksd.wire.socks5 import UNSPECIFIED, Request
 from tests.app.test_service import FakeEndpoint, FakePort
 from tests.fakes import FakeTransport, outcome
 from tests.server.test_session import GREETING, LITERAL, NAMED
@@ -472,6 +473,18 @@ def test_they_are_judged_at_the_address_that_was_dialled(scene: Scene) -> None:
     policy = scene.gateway.generation.runtime.policy
     assert isinstance(policy, FakePolicy)
     assert [facts.address for facts in policy.asked] == list(addresses("198.51.100.7"))
+
+
+def test_associations_are_judged_by_what_they_may_and_not_by_where_they_are(
+    scene: Scene,
+) -> None:
+    scene.coming(Request(Command.UDP_ASSOCIATE, UNSPECIFIED).encode())
+    scene.change("", DENIES)
+    assert scene.reloader.reload() == 1
+    policy = scene.gateway.generation.runtime.policy
+    assert isinstance(policy, FakePolicy)
+    (facts,) = policy.asked
+    assert (facts.command, facts.destination) == (Command.UDP_ASSOCIATE, None)
 
 
 def test_refused_sessions_are_cut_where_it_says_so(scene: Scene) -> None:

@@ -43,6 +43,12 @@ def test_the_peer_of_a_bind_is_no_leak() -> None:
     assert len(leaks) == 0
 
 
+def test_where_an_association_is_asked_for_from_is_no_leak() -> None:
+    leaks = Leaks()
+    leaks(replace(to("0.0.0.0"), command=Command.UDP_ASSOCIATE))
+    assert len(leaks) == 0
+
+
 def test_who_sends_names_only_is_counted_but_not_reported() -> None:
     leaks = Leaks()
     leaks(to("a.example"))

@@ -14,7 +14,15 @@ from twisted.logger import capturedLogs, textFileLogObserver
 
 from socksd.address import Destination
 from socksd.codes import Command
-from socksd.events import LoginRefused, Outcome, StrangerTurnedAway
+from socksd.events import (
+    DatagramsDropped,
+    DatagramTarget,
+    LoginRefused,
+    Outcome,
+    StrangerTurnedAway,
+)
+from socksd.facts import Decision, Verdict
+from socksd.interfaces import Drop
 from socksd.observe import lines
 from socksd.observe.log import PeopleLog
 from tests.observe.closed import DENIED, SERVED
@@ -243,3 +251,53 @@ def test_fail2ban_finds_the_client_and_nobody_else(name: str, client: str) -> No
     assert not any(pattern.search(session) for pattern in patterns)
     assert not patterns[0].search(denied)
     assert not patterns[1].search(login_failed)
+
+
+# -- datagrams ----------------------------------------------------------------
+
+TARGET = DatagramTarget(
+    session=17,
+    client=IPv4Address("10.20.0.7"),
+    client_port=40312,
+    user="alice",
+    destination=Destination("example.com", 53),
+    decision=Decision(Verdict.ALLOW, "staff"),
+    address=IPv4Address("192.0.2.80"),
+    reason="",
+)
+
+
+def test_where_datagrams_go_is_a_line() -> None:
+    assert lines.target(TARGET) == (
+        "session 17 client=10.20.0.7:40312 user=alice udp example.com:53 via=192.0.2.80 rule=staff"
+    )
+
+
+def test_a_name_that_leads_nowhere_has_its_reason() -> None:
+    event = replace(TARGET, user=None, address=None, reason="no such name")
+    assert lines.target(event) == (
+        "session 17 client=10.20.0.7:40312 user=- udp example.com:53"
+        ' outcome=failed reason="no such name"'
+    )
+
+
+def test_a_denied_target_has_the_form_of_a_denial() -> None:
+    event = replace(TARGET, address=None, decision=Decision(Verdict.DENY, "no-dns"))
+    assert lines.target_denied(event) == (
+        "denied client=10.20.0.7 port=40312 user=alice command=udp destination=example.com:53"
+        " rule=no-dns"
+    )
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_user_can_forge_a_line_about_a_target(name: str) -> None:
+    for write in (lines.target, lines.target_denied):
+        line = write(replace(TARGET, user=name))
+        assert line.isascii()
+        assert line.isprintable()
+        assert ("user", lines.word(name)) in fields(line)
+
+
+def test_what_was_dropped_is_a_line_with_the_causes() -> None:
+    event = DatagramsDropped(17, {Drop.UNASKED: 2, Drop.DENIED: 10})
+    assert lines.dropped(event) == "session 17 datagrams dropped: denied=10 unasked=2"

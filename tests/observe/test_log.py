@@ -9,14 +9,18 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
+from socksd.address import Destination
 from socksd.codes import ReplyCode
 from socksd.events import (
+    DatagramsDropped,
+    DatagramTarget,
     LoginRefused,
     Outcome,
     SessionOpened,
     StrangerTurnedAway,
 )
 from socksd.facts import Decision, Verdict
+from socksd.interfaces import Drop
 from socksd.observe import lines
 from socksd.observe.log import LINES_A_SECOND, PeopleLog
 from tests.observe.closed import DENIED, SERVED
@@ -24,6 +28,17 @@ from tests.observe.closed import DENIED, SERVED
 REFUSED = LoginRefused(9, IPv4Address("192.0.2.7"), 5555, "bob", "wrong password")
 BY_DEFAULT = replace(DENIED, decision=Decision(Verdict.DENY, "default"))
 ENDED = replace(SERVED, outcome=Outcome.DENIED, reply=ReplyCode.NOT_ALLOWED)
+
+TARGET = DatagramTarget(
+    session=17,
+    client=IPv4Address("192.0.2.7"),
+    client_port=5555,
+    user=None,
+    destination=Destination("example.com", 53),
+    decision=Decision(Verdict.ALLOW, "staff"),
+    address=IPv4Address("192.0.2.80"),
+    reason="",
+)
 
 
 @pytest.fixture
@@ -181,3 +196,49 @@ def test_braces_in_a_name_are_no_format(log: PeopleLog, events: list[LogEvent]) 
     event = replace(SERVED, user="{line}")
     log(event)
     assert said(events) == [lines.session(event)]
+
+
+# -- datagrams ----------------------------------------------------------------
+
+
+def test_each_target_of_an_association_has_a_line(log: PeopleLog, events: list[LogEvent]) -> None:
+    unknown = replace(TARGET, address=None, reason="no such name")
+    log(TARGET)
+    log(unknown)
+    assert said(events) == [lines.target(TARGET), lines.target(unknown)]
+    assert {event["log_level"] for event in events} == {LogLevel.info}
+
+
+def test_a_denied_target_is_a_warning(log: PeopleLog, events: list[LogEvent]) -> None:
+    event = replace(TARGET, address=None)
+    log(event)
+    assert said(events) == [lines.target_denied(event)]
+    assert events[0]["log_level"] is LogLevel.warn
+
+
+def test_what_was_dropped_is_a_line(log: PeopleLog, events: list[LogEvent]) -> None:
+    event = DatagramsDropped(17, {Drop.DENIED: 3})
+    log(event)
+    assert said(events) == [lines.dropped(event)]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(TARGET, id="target"),
+        pytest.param(replace(TARGET, address=None), id="denied"),
+        pytest.param(DatagramsDropped(17, {Drop.DENIED: 3}), id="dropped"),
+    ],
+)
+def test_who_sends_everywhere_does_not_fill_the_log(
+    log: PeopleLog,
+    events: list[LogEvent],
+    clock: Clock,
+    event: DatagramTarget | DatagramsDropped,
+) -> None:
+    """To send a datagram to one more address costs nothing."""
+    for _ in range(LINES_A_SECOND + 5):
+        log(event)
+    assert len(events) == LINES_A_SECOND
+    clock.advance(1)
+    assert said(events)[-1].startswith("suppressed 5 more lines: ")

@@ -137,6 +137,21 @@ def test_a_rule_says_what_it_says() -> None:
     )
 
 
+def test_a_rule_may_let_datagrams_in_that_nobody_has_asked_for() -> None:
+    assert one(udp_replies="any") == Rule("x", Verdict.ALLOW, (), unasked=True)
+    assert one(udp_replies="any").decision().unasked
+    assert one(udp_replies="asked") == one()
+    assert not one().decision().unasked
+
+
+def test_what_is_denied_lets_nobody_in() -> None:
+    with pytest.raises(ConfigError) as failed:
+        one(action="deny", udp_replies="any")
+    (problem,) = failed.value.problems
+    assert problem.path == "rule[0].udp_replies"
+    assert "rules that allow" in problem.message
+
+
 def test_a_plain_rule_is_enforced_directly_without_limits() -> None:
     assert one() == one(mode="enforce", route="direct")
     assert one() == Rule("x", Verdict.ALLOW, (), on_trial=False, text="", route="direct", limits="")
@@ -282,6 +297,9 @@ WRONG: list[Any] = [
     pytest.param("text", "\x1b[2J", "text", ["printed"], id="text: what a terminal obeys"),
     pytest.param("text", "", "text", ["is empty"], id="text: empty"),
     pytest.param("route", "dzm", "route", ["mean 'dmz'?"], id="route: unknown"),
+    pytest.param(
+        "udp_replies", "all", "udp_replies", ["'any'", "'asked'"], id="udp_replies: unknown"
+    ),
     pytest.param("limits", "bukl", "limits", ["mean 'bulk'?"], id="limits: unknown"),
     pytest.param("when", 7, "when", ["not a number"], id="when: a number"),
     pytest.param("when", "mon-fri 07:00-20:00", "when", ["time zone", "Berlin"], id="when: zone"),
@@ -393,6 +411,7 @@ KEY = st.sampled_from(
     [
         *("id", "action", "from", "not_from", "listener", "user", "group", "command", "to"),
         *("not_to", "resolves_to", "ports", "when", "require", "mode", "share", "text", "route"),
+        "udp_replies",
     ]
 )
 

@@ -132,6 +132,8 @@ def session(judge: Policy, visit: Visit) -> SessionClosed:
         permitted = world.egress.port.addresses
         world.egress.port.connect(str(permitted[visit.dialled % len(permitted)]))
         world.relays[-1].abort()
+    for association in world.associations:
+        association.abort()
     if not world.events.of(SessionClosed):
         client.receive_reset()
     (closed,) = world.events.of(SessionClosed)
@@ -295,6 +297,20 @@ def test_the_rule_of_a_refusal_is_that_of_the_first_question() -> None:
     lines = log(policy(ALL), replace(LITERAL, principal=Principal("alice")))
     after = policy(not_alice, NOT_OFFICE, ALL)
     assert changes(replay(lines, after)) == [("allow all", "deny not-office", 1)]
+
+
+def test_an_association_is_decided_again_without_its_datagrams() -> None:
+    """What the request names is where the client sends from: no rule about targets speaks of it."""
+    visit = Visit(command=Command.UDP_ASSOCIATE, destination=Destination(OFFICE, 40123))
+    allowed = log(policy({"id": "all", "action": "allow"}), visit)
+    no_udp = {"id": "no-udp", "action": "deny", "command": "udp"}
+    everything = {"id": "all", "action": "allow"}
+    there = {"id": "there", "action": "deny", "to": str(OFFICE)}
+    assert changes(replay(allowed, policy(no_udp, everything))) == [("allow all", "deny no-udp", 1)]
+    assert changes(replay(allowed, policy(there, everything))) == []
+    denied = log(policy(no_udp, everything), visit)
+    assert changes(replay(denied, policy(no_udp, everything))) == []
+    assert changes(replay(denied, policy(everything))) == [("deny no-udp", "allow all", 1)]
 
 
 def test_of_several_addresses_one_that_is_permitted_is_enough() -> None:

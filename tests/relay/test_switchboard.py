@@ -140,6 +140,27 @@ def test_what_is_true_is_told_once_and_what_becomes_true_then(
     assert ear.heard[2:] == [EPOLLIN | EPOLLOUT | EPOLLRDHUP]
 
 
+def test_that_there_is_something_to_read_is_told_for_as_long_as_there_is(
+    board: Switchboard, pairs: Pairs
+) -> None:
+    near, far = pairs()
+    ear = Ear()
+    board.watch_reading(near.fileno(), ear)
+    board.doRead()
+    assert ear.heard == []  # there is room to write, which is nothing new
+    far.send(b"x")
+    board.doRead()
+    board.doRead()
+    assert ear.heard == [EPOLLIN, EPOLLIN]
+    near.recv(1)
+    board.doRead()
+    assert len(ear.heard) == 2
+    board.forget(near.fileno())
+    far.send(b"x")
+    board.doRead()
+    assert len(ear.heard) == 2
+
+
 def test_the_reactor_is_woken_by_any_of_them(board: Switchboard, pairs: Pairs) -> None:
     sockets = [pairs()[0] for _ in range(3)]
     assert not select.select([board], [], [], 0)[0]

@@ -447,14 +447,6 @@ def test_a_name_that_is_not_found_is_host_unreachable(world: World) -> None:
     assert world.events.of(Resolved) == []
 
 
-def test_a_command_we_do_not_have_is_said_to_be_so(world: World) -> None:
-    client = world.connect()
-    client.receive(GREETING + UDP)
-    assert client.sent == b"\x05\x00" + reply(ReplyCode.COMMAND_NOT_SUPPORTED)
-    client.receive_fin()
-    assert the_end(world).outcome is Outcome.FAILED
-
-
 @pytest.mark.parametrize(
     ("octets", "code"),
     [

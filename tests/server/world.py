@@ -19,12 +19,14 @@ from socksd.errors import LoginFailed, Refused
 from socksd.facts import Decision, Facts, Principal, Verdict
 from socksd.interfaces import (
     EndedBy,
+    IAssociation,
     IAuthenticator,
     IEgress,
     IEnd,
     IPolicy,
     IRelay,
     IResolver,
+    ITargets,
     OpenPort,
     Tally,
 )
@@ -178,6 +180,28 @@ class FakeRelay:
         self.done.callback(Tally(up, down, by))
 
 
+@implementer(IAssociation)
+class FakeAssociation:
+    """Remembers what it was given; the test asks for targets, and says when it ends."""
+
+    def __init__(self, client: IEnd, expected: Destination, targets: ITargets) -> None:
+        self.client, self.expected, self.targets = client, expected, targets
+        self.bound = Destination(ip_address("192.0.2.9"), 40123)
+        self.up = self.down = 0
+        self.early: bytes | None = None
+        self.done: Deferred[Tally] = Deferred()
+
+    def join(self, early: bytes) -> Deferred[Tally]:
+        self.early = early
+        return self.done
+
+    def abort(self) -> None:
+        self.end(EndedBy.US)
+
+    def end(self, by: EndedBy, up: int = 0, down: int = 0) -> None:
+        self.done.callback(Tally(up, down, by))
+
+
 class PlentyOfDescriptors:
     def limit(self) -> int:
         return 1024
@@ -197,6 +221,8 @@ class World:
     authenticator: FakeAuthenticator = field(default_factory=FakeAuthenticator)
     events: Recorder = field(default_factory=Recorder)
     relays: list[FakeRelay] = field(default_factory=list)
+    associations: list[FakeAssociation] = field(default_factory=list)
+    no_ports: OSError | None = None
 
     def __post_init__(self) -> None:
         self.runtime = Runtime(
@@ -207,6 +233,8 @@ class World:
             resolver=self.resolver,
             egress=self.egress,
             relay=self._relay,
+            associate=self._associate,
+            advertise=None,
             observer=self.events,
             deadlines=Deadlines(),
             early_data=1000,
@@ -218,6 +246,12 @@ class World:
     def _relay(self, client: IEnd, target: IEnd) -> FakeRelay:
         self.relays.append(FakeRelay(client, target))
         return self.relays[-1]
+
+    def _associate(self, client: IEnd, expected: Destination, targets: ITargets) -> FakeAssociation:
+        if self.no_ports is not None:
+            raise self.no_ports
+        self.associations.append(FakeAssociation(client, expected, targets))
+        return self.associations[-1]
 
     def connect(self, client: str = "192.0.2.1") -> FakeTransport:
         """Let a client connect."""

@@ -1,0 +1,164 @@
+"""UDP ASSOCIATE (RFC 1928 sections 4, 6 and 7): ask, reply, then ask about each target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from zope.interface import implementer
+
+from socksd.address import Destination, IPAddress
+from socksd.codes import Command, ReplyCode
+from socksd.errors import Refused
+from socksd.events import DatagramsDropped, DatagramTarget
+from socksd.facts import Decision, Verdict
+from socksd.interfaces import Drop, ITargets
+from socksd.server.connect import denied
+from socksd.server.states import State
+from socksd.wire.socks5 import Request
+
+if TYPE_CHECKING:
+    from socksd.server.session import Session
+
+
+async def associate(session: Session, request: Request) -> None:
+    """
+    Carry out UDP ASSOCIATE.
+
+    Raises:
+        Refused: With what the client is to be told.
+    """
+    facts = session.facts.asking(Command.UDP_ASSOCIATE, None)
+    decision = session.ask(facts)
+    if decision.verdict is Verdict.DENY:
+        raise denied(decision)
+    session.enter(State.ASSOCIATING)
+    advertised = await _advertised(session)
+    # DST says where the datagrams will come from, if it is the client's own
+    # address. Behind NAT it is another one, and then the port is, too.
+    source = request.destination
+    expected = source if source.host == facts.client else Destination(facts.client, 0)
+    try:
+        association = session.runtime.associate(session.end, expected, DatagramTargets(session))
+    except OSError as error:
+        reason = f"no port for datagrams: {error.strerror}"
+        raise Refused(ReplyCode.GENERAL_FAILURE, reason) from error
+    bound = association.bound
+    # To where the client cannot send by its own family it is not told to send.
+    like = (each for each in advertised if type(each) is type(bound.host))
+    session.carry(association, Destination(next(like, bound.host), bound.port))
+
+
+async def _advertised(session: Session) -> Sequence[IPAddress]:
+    """Give the addresses that clients are told to send to; none: the one they know."""
+    host = session.runtime.advertise
+    if host is None:
+        return ()
+    if not isinstance(host, str):
+        return (host,)
+    try:
+        found: Sequence[IPAddress] = await session.outcome_of(
+            session.runtime.resolver.resolve(host)
+        )
+    except Refused as refused:
+        reason = f"udp.advertise: {refused.reason}"
+        raise Refused(ReplyCode.GENERAL_FAILURE, reason) from refused
+    return found
+
+
+@implementer(ITargets)
+class DatagramTargets:
+    """Judges the targets of one association, by the policy that its session began with."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def find(
+        self, destination: Destination, reaches: Callable[[IPAddress], bool]
+    ) -> Deferred[IPAddress | None]:
+        """Judge a target; see :class:`~socksd.interfaces.ITargets`."""
+        return Deferred.fromCoroutine(self._find(destination, reaches))
+
+    def lets_in(self, source: Destination) -> bool:
+        """Judge a source as if it were a target; the rule that allows it has to say so as well."""
+        facts = self._session.facts.asking(Command.UDP_ASSOCIATE, source)
+        decision = self._session.runtime.policy.decide(facts)
+        if decision.verdict is not Verdict.ALLOW or not decision.unasked:
+            return False
+        self._tell(source, decision, facts.address)
+        return True
+
+    def ended(self, drops: Mapping[Drop, int]) -> None:
+        """Tell what was dropped."""
+        if drops:
+            self._session.tell(DatagramsDropped(self._session.number, drops))
+
+    async def _find(
+        self, destination: Destination, reaches: Callable[[IPAddress], bool]
+    ) -> IPAddress | None:
+        decide = self._session.runtime.policy.decide
+        facts = self._session.facts.asking(Command.UDP_ASSOCIATE, destination)
+        decision = decide(facts)
+        if decision.verdict is Verdict.DENY:  # before any lookup, as for CONNECT
+            self._tell(destination, decision)
+            return None
+        if facts.address is not None:
+            self._tell(destination, decision, facts.address)
+            return facts.address
+        try:
+            found = await self._resolve(str(destination.host))
+        except Refused as refused:
+            self._tell(destination, decision, reason=refused.reason)
+            raise
+        judged = [facts.at(address) for address in found]
+        answers = {each.address: decide(each) for each in judged if each.address is not None}
+        permitted = [each for each, answer in answers.items() if answer.verdict is Verdict.ALLOW]
+        if not permitted:
+            self._tell(destination, next(iter(answers.values())))
+            return None
+        # There is no race as for CONNECT: a datagram that gets lost tells nobody.
+        first = permitted[0]
+        address = first if len(permitted) == 1 else next(filter(reaches, permitted), first)
+        self._tell(destination, answers[address], address)
+        return address
+
+    async def _resolve(self, name: str) -> Sequence[IPAddress]:
+        """
+        Look a name up.
+
+        Raises:
+            Refused: It leads nowhere, or not in time.
+        """
+        runtime = self._session.runtime
+        seconds = runtime.deadlines.resolve
+        try:
+            return await runtime.resolver.resolve(name).addTimeout(seconds, runtime.clock)
+        except DeferredTimeoutError:
+            reason = f"no answer within {seconds:g} s"
+            raise Refused(ReplyCode.HOST_UNREACHABLE, reason) from None
+
+    def _tell(
+        self,
+        destination: Destination,
+        decision: Decision,
+        address: IPAddress | None = None,
+        reason: str = "",
+    ) -> None:
+        session = self._session
+        principal = session.facts.principal
+        session.tell(
+            DatagramTarget(
+                session.number,
+                session.facts.client,
+                session.client_port,
+                principal.name if principal else None,
+                destination,
+                decision,
+                address,
+                reason,
+            )
+        )
