@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +17,14 @@ from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
 
 from socksd.admin.routes import IReactorControlled, IReactorScraped, Routes
 from socksd.app.answers import UNWRITTEN, Answers
-from socksd.app.config import Config
+from socksd.app.config import JOURNALD, Config
 from socksd.app.endpoints import listening_endpoint, opened
 from socksd.app.measures import Measures
+from socksd.app.notify import Manager, Notifier
 from socksd.app.reload import IReactorReloading, Reloader, Source
+from socksd.app.reopen import Reopener
 from socksd.app.service import Entrance, Gateway, Generation, Part
+from socksd.app.signals import OnSignal
 from socksd.egress.cache import CachingResolver
 from socksd.egress.dial import DialEndpoint
 from socksd.egress.direct import DirectEgress
@@ -30,9 +34,11 @@ from socksd.events import Observer
 from socksd.identity.portal import Authenticator
 from socksd.identity.threads import LoginThreads
 from socksd.interfaces import IEnd, IRelay
+from socksd.observe import access
 from socksd.observe.access import AccessLog
 from socksd.observe.counters import RuleCounters
 from socksd.observe.fanout import observers
+from socksd.observe.journal import SOCKET, Journal
 from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
 from socksd.observe.metrics import Family, Metrics, ReactorLag
@@ -76,12 +82,20 @@ def lasting(reactor: IReactor) -> Lasting:
     return Lasting(PeopleLog(reactor), counters, Leaks(), Refusals(), Metrics(), {}, [])
 
 
-def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool) -> Gateway:
+def assemble(
+    source: Source,
+    text: str,
+    reactor: IReactor,
+    *,
+    rolled_back: bool,
+    manager: Manager | None = None,
+) -> Gateway:
     """
     Make the whole service; nothing listens or runs yet.
 
     It starts with *text*, and reads later configurations from *source*; if
     what that has now is another one, *text* is the one it was rolled back to.
+    A service *manager* is told how it goes.
 
     Raises:
         ConfigError: See build().
@@ -101,6 +115,23 @@ def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool)
         gateway, source, made, reactor, text=text, rolled_back=rolled_back, adopted=adopted
     )
     gateway.beside.append(Part(reloader.start, reloader.stop))
+    reopener = Reopener(gateway, reactor)
+    gateway.beside.append(Part(reopener.start, reopener.stop))
+    insisting = [
+        OnSignal(number, reactor, gateway.hurry) for number in (signal.SIGTERM, signal.SIGINT)
+    ]
+
+    def listen_to_who_insists(_: float) -> None:
+        for each in insisting:
+            each.start()
+
+    gateway.ends.append(listen_to_who_insists)
+    gateway.beside += [Part(stop=each.stop) for each in insisting]
+    if manager is not None:
+        notifier = Notifier(manager, gateway.status, reactor)
+        gateway.beside.append(Part(notifier.start, notifier.stop))
+        gateway.ends.append(notifier.stopping)
+        reloader.begins, reloader.ends = notifier.reloading, notifier.ready
     answers = Answers(gateway, reloader, common.counters, common.leaks)
     common.routes.update(answers.routes())
     common.measures.append(Measures(gateway, reloader, common.counters, common.metrics))
@@ -165,12 +196,7 @@ def build(
         lasting.refusals,
     ]
     if config.log.access:
-
-        def access_log() -> Part:
-            access = AccessLog(config.log.access, reactor)
-            return Part(access.open, access.close, access)
-
-        listening.append(part(("access log", config.log.access), access_log))
+        listening.append(part(("access log", config.log), lambda: _access_log(config, reactor)))
     if config.control.socket:
 
         def control() -> Part:
@@ -221,6 +247,17 @@ def build(
 def _switchboard(reactor: IReactor, switched: bool) -> Part:
     board = switchboard(reactor) if switched else None
     return Part() if board is None else Part(board.start, board.stop, board)
+
+
+def _access_log(config: Config, reactor: IReactor) -> Part:
+    kind, _, path = config.log.access.partition(":")
+    log: AccessLog | Journal
+    if kind == JOURNALD:
+        log = Journal(path or SOCKET)
+    else:
+        line = access.text if config.log.format == "text" else access.record
+        log = AccessLog(config.log.access, reactor, line)
+    return Part(log.open, log.close, log)
 
 
 def _endpoints(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +18,9 @@ from socksd.app.build import IReactor, assemble
 from socksd.app.config import Config, Listener, parse_config, read_config
 from socksd.app.confirmed import to_start_with
 from socksd.app.endpoints import tcp
+from socksd.app.notify import manager
 from socksd.app.service import Gateway, go_by_monotonic_time
+from socksd.app.signals import Early
 from socksd.errors import ConfigError, Problem
 
 _LOOPBACK = "127.0.0.1"
@@ -83,11 +86,19 @@ class Options(usage.Options, AuthOptionMixin):
         """Build the gateway; nothing listens yet."""
         from twisted.internet import reactor
 
+        # Before the file is read: who changes it from now on shall be heard.
+        signal.signal(signal.SIGHUP, Early())
         if self["config"]:
             self.path = os.path.abspath(self["config"])
         file = self.read()
         text = file if self["check"] else to_start_with(file)
-        self.gateway = assemble(self, text, cast("IReactor", reactor), rolled_back=text != file)
+        self.gateway = assemble(
+            self,
+            text,
+            cast("IReactor", reactor),
+            rolled_back=text != file,
+            manager=manager(os.environ, os.getpid()),
+        )
         if self["check"]:
             raise SystemExit(print("socksd: the configuration is good"))  # noqa: T201 -- what was asked
 
