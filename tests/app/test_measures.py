@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from socksd.app.config import Config, parse_config
 from socksd.app.measures import Measures
 from socksd.app.reload import Reloader
 from socksd.events import Outcome
-from socksd.observe.metrics import Distribution, Family, Labels
+from socksd.observe.metrics import Distribution, Family, Kind, Labels
 from tests.app.test_service import FakePort
 from tests.app.test_service import Scene as ServiceScene
 from tests.fakes import outcome
@@ -150,3 +151,63 @@ def test_live_sessions_count_with_what_they_have_carried() -> None:
     assert value("socksd_sessions") == {(): 0}
     assert value("socksd_sessions_opened") == {(): 1}
     outcome(service.gateway.stopService())
+
+
+def asked_for(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:socksd|process)_[a-z_]+", text))
+
+
+def written(families: dict[str, Family]) -> set[str]:
+    """The names of the series that Prometheus has of them."""
+    names = set()
+    for name, family in families.items():
+        if family.kind is Kind.HISTOGRAM:
+            names |= {f"{name}_bucket", f"{name}_count", f"{name}_sum"}
+        else:
+            names.add(f"{name}_total" if family.kind is Kind.COUNTER else name)
+    return names
+
+
+@pytest.fixture
+def names(scene: Scene) -> set[str]:
+    process = pytest.importorskip("socksd.observe.exposition").process
+    return written(scene.families() | {family.name: family for family in process()})
+
+
+def test_alerts_ask_for_what_there_is(names: set[str]) -> None:
+    text = (ETC / "prometheus" / "alerts.yml").read_text()
+    expressions = "\n".join(re.findall(r"expr:((?: .*|\n {10}.*)+)", text))
+    assert len(asked_for(expressions)) >= 10
+    assert asked_for(expressions) <= names
+
+
+def test_the_dashboard_asks_for_what_there_is_and_for_all_of_it(names: set[str]) -> None:
+    dashboard = json.loads((ETC / "grafana" / "socksd.json").read_text())
+    targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = asked_for(json.dumps([dashboard["templating"], dashboard["annotations"], targets]))
+    assert asked <= names
+    shown = {re.sub("_(bucket|count|sum)$", "", name) for name in asked}
+    every = {re.sub("_(bucket|count|sum)$", "", name) for name in names}
+    assert every - shown == {"process_start_time_seconds"}
+
+
+def test_no_two_panels_lie_on_each_other() -> None:
+    dashboard = json.loads((ETC / "grafana" / "socksd.json").read_text())
+    places = set()
+    for panel in dashboard["panels"]:
+        at = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert not cells & places, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        places |= cells
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_operators_read_of_every_number(names: set[str]) -> None:
+    page = (ETC.parent / "docs" / "operations.rst").read_text()
+    told = {re.sub("_(bucket|count|sum)$", "", name) for name in names}
+    assert told == asked_for(page) - {"socksd_user"}
