@@ -132,7 +132,7 @@ def assemble(
         gateway.beside.append(Part(notifier.start, notifier.stop))
         gateway.ends.append(notifier.stopping)
         reloader.begins, reloader.ends = notifier.reloading, notifier.ready
-    answers = Answers(gateway, reloader, common.counters, common.leaks)
+    answers = Answers(gateway, reloader, common.counters, common.leaks, reactor)
     common.routes.update(answers.routes())
     common.measures.append(Measures(gateway, reloader, common.counters, common.metrics))
     return gateway

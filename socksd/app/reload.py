@@ -99,6 +99,11 @@ class Reloader:
         self._trial: IDelayedCall | None = None
         self._on_hangup = OnSignal(signal.SIGHUP, reactor, self._asked_by_signal)
 
+    @property
+    def text(self) -> str:
+        """What the file said that is in force."""
+        return self._confirmed if self._trial is None else self._on_trial
+
     def start(self) -> None:
         """Listen to SIGHUP, and keep what the service was started with as confirmed."""
         self._on_hangup.start()

@@ -170,6 +170,19 @@ class Session:
         self._left()
         self._close()
 
+    # -- what can be seen of it ----------------------------------------------
+
+    @property
+    def begun(self) -> float:
+        """When it began, by the clock of its Runtime."""
+        return self._monotonic
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """How many octets have gone up and down so far."""
+        relay = self._relay
+        return (relay.up, relay.down) if relay is not None else (0, 0)
+
     # -- what the commands do ------------------------------------------------
 
     def tell(self, event: Event) -> None:
@@ -246,12 +259,6 @@ class Session:
             self._relay.abort()
         else:
             self.end.transport.abortConnection()
-
-    @property
-    def carried(self) -> tuple[int, int]:
-        """Octets that its relay has carried so far, up and down."""
-        relay = self._relay
-        return (0, 0) if relay is None else (relay.up, relay.down)
 
     # -- what the dialogue asks for ------------------------------------------
 

@@ -171,6 +171,7 @@ def test_json_has_the_shape_that_is_documented(explain: Any) -> None:
         "rule": "default",
         "detail": "",
         "text": "",
+        "log": True,
         "stages": [
             {
                 "stage": "first octets",
