@@ -214,7 +214,7 @@ def build(
         listening.append(lasting.metrics)
         relay = lasting.metrics.counting(relay)
         lag = ReactorLag(reactor, lasting.metrics.lag)
-        part("reactor lag", lambda: Part(lag.start, lag.stop))
+        part(("reactor lag",), lambda: Part(lag.start, lag.stop))
         part(("metrics", config.metrics), lambda: Part(scraped.open, scraped.close))
     runtime = Runtime(
         clock=reactor,

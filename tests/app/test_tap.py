@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import bcrypt
@@ -12,6 +13,7 @@ from twisted.plugin import getPlugins
 import socksd
 from socksd.address import Destination
 from socksd.app.service import Gateway
+from socksd.app.signals import Early
 from socksd.app.tap import Options, makeService
 from socksd.codes import Command
 from socksd.facts import ANONYMOUS, Facts, Principal, Verdict
@@ -35,6 +37,15 @@ def htpasswd(tmp_path: Path) -> Path:
     path = tmp_path / "users"
     path.write_bytes(b"alice:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)) + b"\n")
     return path
+
+
+def test_sighup_is_held_from_before_the_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "socksd.toml"
+    path.write_text("version = 2")
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with pytest.raises(SystemExit):
+        parsed("--config", str(path))
+    assert isinstance(signal.signal(signal.SIGHUP, before), Early)
 
 
 @pytest.mark.parametrize(
