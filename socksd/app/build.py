@@ -43,6 +43,7 @@ from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
 from socksd.observe.metrics import Family, Metrics, ReactorLag
 from socksd.observe.refusals import Refusals
+from socksd.observe.sinks import OutputLog
 from socksd.policy.cases import failures
 from socksd.relay.choose import choose, switchboard
 from socksd.server.door import Door
@@ -251,11 +252,13 @@ def _switchboard(reactor: IReactor, switched: bool) -> Part:
 
 def _access_log(config: Config, reactor: IReactor) -> Part:
     kind, _, path = config.log.access.partition(":")
-    log: AccessLog | Journal
+    line = access.text if config.log.format == "text" else access.record
+    log: AccessLog | Journal | OutputLog
     if kind == JOURNALD:
         log = Journal(path or SOCKET)
+    elif kind == "-":
+        log = OutputLog(reactor, line)
     else:
-        line = access.text if config.log.format == "text" else access.record
         log = AccessLog(config.log.access, reactor, line)
     return Part(log.open, log.close, log)
 

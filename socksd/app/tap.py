@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
-from typing import cast
+from typing import TextIO, cast
 
 import attrs
 from twisted.application.service import IService
@@ -22,6 +23,7 @@ from socksd.app.notify import manager
 from socksd.app.service import Gateway, go_by_monotonic_time
 from socksd.app.signals import Early
 from socksd.errors import ConfigError, Problem
+from socksd.observe.sinks import STANDARD_OUTPUT, Outflow
 
 _LOOPBACK = "127.0.0.1"
 _PORT = 1080  # IANA: socks
@@ -156,7 +158,11 @@ def makeService(options: Options) -> IService:
     """Give the gateway that *options* have built."""
     from twisted.internet import reactor
 
-    go_by_monotonic_time(cast("IReactorTime", reactor))
+    clock = cast("IReactorTime", reactor)
+    go_by_monotonic_time(clock)
+    # Where twistd's log goes with --nodaemon, unless told otherwise: who reads it
+    # and is stuck shall not hold up traffic.
+    sys.stdout = cast("TextIO", Outflow(STANDARD_OUTPUT, clock))
     assert options.gateway is not None, "postOptions has built it"
     return cast("IService", options.gateway)
 

@@ -63,7 +63,6 @@ from socksd.observe.lines import COMMANDS
 _log = Logger("socksd")
 
 LOOK_EVERY: Final = 1.0  # seconds; whether the file is still there, or writable again
-_STANDARD_OUTPUT: Final = 1  # sys.stdout is twistd's log by the time we write
 
 _LIKE_SPELLED = re.compile(r"\\(?=u(?:d[89a-f][0-9a-f]{2}|005c))")
 
@@ -121,8 +120,7 @@ class AccessLog:
     cannot be written are counted and gone; once a second it is tried again.
 
     Args:
-        path: The file, created with mode 0640 (less the umask); "-" is the
-            standard output.
+        path: The file, created with mode 0640 (less the umask).
         line: Writes a session, in ASCII and without the newline.
 
     Attributes:
@@ -136,7 +134,7 @@ class AccessLog:
         self._line = line
         self._path = path
         self._clock = clock
-        self._descriptor: int | None = _STANDARD_OUTPUT if path == "-" else None
+        self._descriptor: int | None = None
         self._torn = b""  # the rest of a line whose beginning is in the file
         self._troubled = False  # and it has been said
         self._paused = False  # until the next look
@@ -195,7 +193,7 @@ class AccessLog:
         """Have the file open that the path names now."""
         self._look_from = self._clock.seconds() + LOOK_EVERY
         self._paused = False
-        if self._path == "-" or self._in_place():
+        if self._in_place():
             return
         # O_NONBLOCK: were it a FIFO that nobody reads, we would wait for ever.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
@@ -214,7 +212,7 @@ class AccessLog:
 
     def _use(self, descriptor: int | None) -> None:
         """Leave the file in use, with a line that could not be finished, for another."""
-        if self._descriptor is not None and self._path != "-":
+        if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = descriptor
         self.lost += bool(self._torn)

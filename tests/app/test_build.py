@@ -29,6 +29,7 @@ from socksd.errors import ConfigError
 from socksd.observe import access
 from socksd.observe.access import AccessLog
 from socksd.observe.journal import Journal
+from socksd.observe.sinks import OutputLog
 from socksd.relay.line import Line
 from socksd.relay.pump import Pump
 from socksd.server.door import Door
@@ -121,7 +122,8 @@ def test_a_password_file_that_is_broken_is_a_problem_although_it_runs(
     [
         ('access = "/var/log/x"', AccessLog, access.record),
         ('access = "/var/log/x"\nformat = "text"', AccessLog, access.text),
-        ('access = "-"\nformat = "json"', AccessLog, access.record),
+        ('access = "-"\nformat = "json"', OutputLog, access.record),
+        ('access = "-"\nformat = "text"', OutputLog, access.text),
         ('access = "journald"', Journal, None),
         ('access = "journald:/run/j"\nformat = "text"', Journal, None),
     ],

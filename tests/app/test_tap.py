@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import bcrypt
@@ -17,6 +18,7 @@ from socksd.app.signals import Early
 from socksd.app.tap import Options, makeService
 from socksd.codes import Command
 from socksd.facts import ANONYMOUS, Facts, Principal, Verdict
+from socksd.observe.sinks import Outflow
 from tests.server.world import addresses
 
 LOCAL, REMOTE = addresses("127.0.0.1", "192.0.2.1")
@@ -87,12 +89,14 @@ def test_a_configuration_with_listeners_gets_no_other(tmp_path: Path) -> None:
     assert endpoints(f"--config={config}") == [("office", "tcp:7")]
 
 
-def test_the_service_is_what_the_options_have_built() -> None:
+def test_the_service_is_what_the_options_have_built(monkeypatch: pytest.MonkeyPatch) -> None:
     options = parsed("--port=0")
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
     service = makeService(options)
     assert isinstance(service, Gateway)
     assert IService.providedBy(service)
     assert service.generation.entrances[0].name == "port"
+    assert isinstance(sys.stdout, Outflow), "before twistd's log takes it"
 
 
 def test_without_login_only_this_host_is_served() -> None:

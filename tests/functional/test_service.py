@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -306,6 +307,44 @@ def test_a_full_disk_stops_no_traffic_and_is_counted_and_said_once(
             visit(gateway, target)
             gateway.logged("written again; lines lost so far: ")
         gateway.stop()
+
+
+def test_a_reader_of_the_log_that_is_stuck_stops_no_traffic(
+    origin: Callable[..., Origin], tmp_path: Path
+) -> None:
+    """Both logs go to a pipe that holds a few lines; then everything is read, and is whole."""
+    target, port = origin(echo), free_port()
+    config = tmp_path / "own.toml"
+    config.write_text(f'version = 1\n[log]\naccess = "-"\n{ALLOW}')
+    far, near = os.pipe()
+    fcntl.fcntl(near, fcntl.F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen(
+        [
+            *(SCRIPTS / "twistd", "--nodaemon", "--pidfile=", "socks5", "--config", config),
+            *("--listen", f"tcp:{port}:interface=127.0.0.1"),
+        ],
+        stdout=near,
+        stderr=subprocess.STDOUT,
+    )
+    os.close(near)
+    with open(far, "rb", buffering=0) as log:
+        try:
+            wait_for("the port", lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
+            for _ in range(50):
+                with tunnel(port, "127.0.0.1", target.port) as client:
+                    assert echoes(client)
+            read = b""
+            while read.count(b"served") < 100:
+                read += log.read(4096)
+        finally:
+            process.kill()
+            process.wait()
+    lines = read.decode().splitlines()
+    entries = [json.loads(line) for line in lines if line.startswith("{")]
+    served = [entry["session"] for entry in entries if entry["outcome"] == "served"]
+    assert len(served) == 50
+    for number in served:
+        assert any(f"[socksd#info] session {number} client=" in line for line in lines)
 
 
 def test_logrotate_rotates_as_shipped(

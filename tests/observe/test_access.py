@@ -426,23 +426,6 @@ def test_no_descriptor_is_left_open(clock: Clock, path: Path) -> None:
     assert len(os.listdir("/dev/fd")) == len(before)
 
 
-def test_a_dash_is_the_standard_output(
-    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """And it is never closed, nor is a file of that name made."""
-    monkeypatch.chdir(tmp_path)
-    log = AccessLog("-", clock)
-    log.open()
-    close(log, 1)
-    clock.advance(1.0)
-    close(log, 2)
-    log.close()
-    os.fstat(1)
-    out = capfd.readouterr().out
-    assert [json.loads(line)["session"] for line in out.splitlines()] == [1, 2]
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_file_that_was_moved_is_begun_anew_when_it_is_said(clock: Clock, path: Path) -> None:
     log = AccessLog(str(path), clock)
     close(log, 1)
