@@ -151,7 +151,7 @@ class Reloader:
             ConfigError: It has problems, all of them; the log has them, too.
             Unable: It cannot be taken as things stand.
         """
-        if self._gateway.stopping:
+        if not self._gateway.running:
             raise Unable("the service is stopping")
         self.begins()
         try:
@@ -177,8 +177,6 @@ class Reloader:
         _log.info("the configuration is confirmed")
 
     def _reload(self, trial: float | None, by_hand: bool) -> int:
-        if not self._gateway.running:
-            raise Unable("the service is stopping")
         if self._trial is not None and trial is None:
             raise Unable(
                 "a configuration waits to be confirmed: `socksd confirm` keeps it,"
@@ -227,7 +225,7 @@ class Reloader:
 
     def _roll_back(self) -> None:
         self._trial = self.unconfirmed_until = None
-        if self._gateway.stopping:
+        if not self._gateway.running:
             return  # a start takes the confirmed one
         try:
             generation = self._prepared(self._confirmed)

@@ -104,8 +104,7 @@ class Gateway(Service):
         generation: What new sessions are served by.
         listeners: Those that are open, in the order of the configuration.
         beside: What runs as long as the service does, whatever the configuration.
-        stopping: Whether it has begun to stop.
-        ends: Called when it does, with how long that may take, in seconds.
+        ends: Called when it begins to stop, with how long that may take, in seconds.
     """
 
     name = "socksd"
@@ -115,7 +114,6 @@ class Gateway(Service):
         self.sessions = sessions
         self.listeners: list[Listener] = []
         self.beside: list[Part] = []
-        self.stopping = False
         self.ends: list[Callable[[float], object]] = []
         self._clock = clock
         self._drained: Deferred[None] | None = None  # while sessions are waited for
@@ -159,7 +157,7 @@ class Gateway(Service):
     def status(self) -> str:
         """Say what it does, for a person."""
         count = len(self.sessions)
-        if self.stopping:
+        if not self.running:
             return f"stopping, {count} sessions are left"
         return f"{count} sessions, {len(self.listeners)} listeners"
 
@@ -245,7 +243,6 @@ class Gateway(Service):
     def stopService(self) -> Deferred[None]:
         """Stop listening, drain, then end every session, and tell how it ended."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's
-        self.stopping = True
         for end in self.ends:
             end(self.generation.config.server.drain)
         return Deferred.fromCoroutine(self._stop())

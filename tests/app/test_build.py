@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,9 @@ from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.app.build import Lasting, build, lasting
+from socksd.app.build import Lasting, assemble, build, lasting
 from socksd.app.config import Config, Listener, parse_config
+from socksd.app.notify import Manager
 from socksd.app.service import Gateway, Generation, Part
 from socksd.errors import ConfigError
 from socksd.observe import access
@@ -181,6 +185,68 @@ def test_who_has_to_do_with_a_refusal_hears_of_it(reactor: Any, common: Lasting)
     common.people.close()
     assert any("denied client=127.0.0.1" in formatEvent(event) for event in events)
     assert common.refusals.of(DENIED.client, DENIED.user)
+
+
+class Source:
+    """A configuration without a file."""
+
+    path = None
+
+    def read(self) -> str:
+        return ""
+
+    def parse(self, text: str) -> Config:
+        return parse_config(text or ONE, "")
+
+
+ONE = '[[listener]]\nname = "x"\nendpoint = "tcp:0:interface=127.0.0.1"\n'
+
+
+async def test_a_service_manager_hears_from_beginning_to_end(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.setblocking(False)
+
+        def heard() -> list[str]:
+            found = []
+            with suppress(BlockingIOError):
+                while True:
+                    found += manager.recv(4096).decode().splitlines()
+            return [line.partition("=")[0] for line in found]
+
+        gateway = assemble(
+            Source(), "", real_reactor, rolled_back=False, manager=Manager(path, None)
+        )
+        gateway.startService()
+        await deferLater(real_reactor, 0)
+        assert heard() == ["READY", "STATUS"]
+        os.kill(os.getpid(), signal.SIGHUP)
+        await deferLater(real_reactor, 0.01)
+        assert heard() == ["RELOADING", "MONOTONIC_USEC", "READY"]
+        await gateway.stopService()
+        assert heard() == ["STOPPING", "EXTEND_TIMEOUT_USEC"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_it_stops_has_it_hurry(number: signal.Signals) -> None:
+    """And before it stops, the signal is not ours."""
+    gateway = assemble(Source(), "", real_reactor, rolled_back=False)
+    gateway.startService()
+    before = signal.getsignal(number)
+    (listener,) = gateway.listeners
+    endpoint = TCP4ClientEndpoint(real_reactor, "127.0.0.1", listener.port.getHost().port)
+    client: Client = await endpoint.connect(Factory.forProtocol(Client))
+    while not len(gateway.sessions):
+        await deferLater(real_reactor, 0)
+    assert signal.getsignal(number) == before
+    stopped = gateway.stopService()
+    await deferLater(real_reactor, 0.01)
+    assert not stopped.called
+    os.kill(os.getpid(), number)
+    await stopped
+    await client.ended
+    assert signal.getsignal(number) == before
 
 
 PAGE = noise(1, 1 << 20)

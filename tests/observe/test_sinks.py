@@ -236,6 +236,7 @@ def test_nothing_is_held_before_there_is_something_to_say(pipe: Pipe, clock: Clo
     assert len(os.listdir("/proc/self/fd")) == held + 1
     out.close()
     assert len(os.listdir("/proc/self/fd")) == held
+    Outflow(pipe.near, clock).close()
 
 
 def test_what_is_no_unicode_is_written_all_the_same(pipe: Pipe, clock: Clock) -> None:
