@@ -14,20 +14,20 @@ from urllib.parse import parse_qsl
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import NOT_DONE_YET, Request
 
 from socksd.admin.routes import BadBody, Body, IReactorControlled, Routes, Unable
+from socksd.admin.site import QuietSite
 from socksd.errors import ConfigError
 
 _log = Logger("socksd")
 
 MODE: Final = 0o660  # whoever is in the group may ask
 BODY: Final = 65536  # octets that a request may have behind its head
-IDLE: Final = 10.0  # seconds that a client may be silent
 
 
 class ControlSocket:
@@ -53,7 +53,7 @@ class ControlSocket:
             OSError: The path cannot be had, or something else is there; its
                 strerror says all of it.
         """
-        site = _Site(self._routes, self._reactor)
+        site = QuietSite(_Answers(self._routes), self._reactor, _Request)
         try:
             _clear(self._path)
             # Nobody can connect before listen(2), and by then the mode is set.
@@ -112,22 +112,6 @@ class _Request(Request):
         self.too_large = self.too_large or self.content.tell() + len(data) > BODY
         if not self.too_large:
             self.content.write(data)
-
-
-class _Site(Site):
-    """Twisted's, without a line in the log for each request."""
-
-    noisy = False
-
-    def __init__(self, routes: Routes, clock: IReactorTime) -> None:
-        super().__init__(_Answers(routes), _Request, timeout=IDLE, reactor=clock)  # type: ignore[no-untyped-call]  # Twisted's
-        self.displayTracebacks = False
-
-    def startFactory(self) -> None:
-        """Leave out the clock that Twisted keeps for the log's dates: a call each second."""
-
-    def log(self, request: object) -> None:
-        """Say nothing."""
 
 
 class _Answers(Resource):

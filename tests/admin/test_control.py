@@ -16,7 +16,7 @@ from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 
-from socksd.admin import control as module
+from socksd.admin import site
 from socksd.admin.client import Unreachable, ask
 from socksd.admin.control import BODY, ControlSocket
 from socksd.admin.routes import BadBody, Body, Routes, Unable
@@ -190,7 +190,7 @@ async def test_a_head_without_end_is_cut_off(path: str) -> None:
 
 
 async def test_a_silent_client_is_let_go(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IDLE", 0.05)
+    monkeypatch.setattr(site, "IDLE", 0.05)
     opened = ControlSocket(path, ROUTES, reactor)  # type: ignore[arg-type]
     opened.open()
     assert await exchanged(path, b"GET /v1/thing HT") == b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from threading import Event
 from typing import Any, cast
 
 import pytest
@@ -68,7 +69,7 @@ async def scene() -> AsyncIterator[Scene]:
     stopped = scene.listener.close()
     if stopped is not None:
         await stopped
-    await deferLater(reactor, 0.01, lambda: None)  # aborted connections end a turn later
+    await deferLater(reactor, 0.01)  # aborted connections end a turn later
 
 
 @ensureDeferred
@@ -95,36 +96,25 @@ async def test_nothing_but_asking_is_allowed(scene: Scene) -> None:
 
 
 @ensureDeferred
-async def test_many_who_ask_at_once_are_given_one_page(scene: Scene) -> None:
-    """The page is not written once for each of them."""
+async def test_who_asks_while_the_page_is_written_is_given_the_same_one(scene: Scene) -> None:
+    """It is not written once for each of them; and who does not wait is forgotten."""
+    gate = Event()
+    scene.write = lambda: b"late" if gate.wait(5) else b"never"
     clients = [await scene.connect() for _ in range(5)]
     for client in clients:
         client.transport.write(GET)
-    gate: list[str] = []
-    scene.write = lambda: b"page " + str(len(gate)).encode()
-    for client in clients:
-        assert b"page 0" in await client.over
-    assert scene.samples <= 5
-
-
-@ensureDeferred
-async def test_one_who_does_not_wait_is_forgotten(scene: Scene) -> None:
-    import threading
-
-    gate = threading.Event()
-    scene.write = lambda: b"late" if gate.wait(5) else b"never"
-    first = await scene.connect()
-    first.transport.write(GET)
-    while not scene.samples:
-        await deferLater(reactor, 0, lambda: None)
-    second = await scene.connect()
-    second.transport.write(GET)
-    first.transport.abortConnection()
-    await first.over
-    await deferLater(reactor, 0.01, lambda: None)
+    while len(scene.listener._page._asked) < 5:
+        await deferLater(reactor, 0)
+    gone = clients.pop(0)
+    gone.transport.abortConnection()
+    while len(scene.listener._page._asked) > 4:
+        await deferLater(reactor, 0)
     gate.set()
-    assert b"late" in await second.over
+    for client in clients:
+        assert b"late" in await client.over
     assert scene.samples == 1
+    assert b"late" in await scene.ask()
+    assert scene.samples == 2
 
 
 @ensureDeferred
@@ -151,19 +141,19 @@ async def test_there_is_room_for_so_many_and_no_more(
 ) -> None:
     monkeypatch.setattr(scrape, "CONNECTIONS", 2)
     clients = [await scene.connect() for _ in range(2)]
-    await deferLater(reactor, 0.01, lambda: None)
+    await deferLater(reactor, 0.01)
     assert await scene.ask(b"") == b""
     for client in clients:
         client.transport.loseConnection()
         await client.over
-    await deferLater(reactor, 0.01, lambda: None)
+    await deferLater(reactor, 0.01)
     assert b"socksd_x 1" in await scene.ask()
 
 
 @ensureDeferred
 async def test_who_is_connected_at_the_end_is_left(scene: Scene) -> None:
     client = await scene.connect()
-    await deferLater(reactor, 0.01, lambda: None)
+    await deferLater(reactor, 0.01)
     stopped = scene.listener.close()
     assert stopped is not None
     await stopped
