@@ -124,6 +124,10 @@ POLICY = (
 )
 
 
+# Asked for by nobody: what is measured is what sessions pay for it.
+METRICS = f'[metrics]\nendpoint = "tcp:0:interface={HOST}"\n'
+
+
 def socksd(directory: Path, *, config: str | None = None) -> Start:
     """Start this tree's socksd; *config* is TOML, or else the built-in policy decides."""
     twistd = Path(sys.executable).parent / "twistd"
@@ -221,6 +225,7 @@ SERVERS = {
         Server("direct", direct),
         Server("socksd", socksd),
         Server("socksd-policy", partial(socksd, config=POLICY)),
+        Server("socksd-metrics", partial(socksd, config=POLICY + METRICS)),
         Server("microsocks", microsocks),
         Server("dante", dante),
         Server("ssh-D", ssh),

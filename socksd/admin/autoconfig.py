@@ -11,7 +11,8 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFacto
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from socksd.admin.web import JSONRequest, QuietSite, refusal, send
+from socksd.admin.site import QuietSite
+from socksd.admin.web import JSONRequest, refusal, send
 
 KIND: Final = "application/x-ns-proxy-autoconfig"
 PATHS: Final = ("/proxy.pac", "/wpad.dat")
@@ -34,7 +35,7 @@ class Autoconfig:
         reactor: IReactorTime,
     ) -> None:
         self._listen = listen
-        self._site = QuietSite(_Page(write), reactor)
+        self._site = QuietSite(_Page(write), reactor, JSONRequest)
         self._port: IListeningPort | None = None
 
     def open(self) -> None:

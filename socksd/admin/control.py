@@ -13,7 +13,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 
 from socksd.admin.routes import IReactorControlled, Routes
-from socksd.admin.web import Answering, QuietSite
+from socksd.admin.site import QuietSite
+from socksd.admin.web import Answering, JSONRequest
 
 MODE: Final = 0o660  # whoever is in the group may ask
 
@@ -41,7 +42,7 @@ class ControlSocket:
             OSError: The path cannot be had, or something else is there; its
                 strerror says all of it.
         """
-        site = QuietSite(Answering(self._routes), self._reactor)
+        site = QuietSite(Answering(self._routes), self._reactor, JSONRequest)
         try:
             _clear(self._path)
             # Nobody can connect before listen(2), and by then the mode is set.

@@ -25,8 +25,9 @@ from twisted.web.server import NOT_DONE_YET
 
 from socksd.address import IPAddress
 from socksd.admin.routes import BadBody, Body, NotAdmitted, Routes
+from socksd.admin.site import QuietSite
 from socksd.admin.visitors import LONGEST, Visitor, Visitors
-from socksd.admin.web import JSONRequest, QuietSite, answer, refusal, send
+from socksd.admin.web import JSONRequest, answer, refusal, send
 from socksd.errors import LoginFailed
 from socksd.facts import Principal
 
@@ -103,7 +104,7 @@ class Dashboard:
     ) -> None:
         self._listen = listen
         self._resource = _Rooms(routes, gate, Visitors(reactor), subscribe, reactor)
-        self._site = QuietSite(self._resource, reactor)
+        self._site = QuietSite(self._resource, reactor, JSONRequest)
         self._port: IListeningPort | None = None
 
     def open(self) -> None:

@@ -10,7 +10,6 @@ from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
     IProtocolFactory,
-    IReactorTime,
 )
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -19,14 +18,14 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.web.pages import notFound
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import NOT_DONE_YET, Request
 
 from socksd.admin.routes import IReactorScraped
+from socksd.admin.site import QuietSite
 
 _log = Logger("socksd")
 
 CONNECTIONS: Final = 16  # at a time; one more is closed
-IDLE: Final = 10.0  # seconds that a client may be silent
 
 
 # Called in the reactor's thread, for what writes the page in another one.
@@ -54,7 +53,7 @@ class MetricsListener:
         self._reactor = reactor
         self._page = _Page(self._sampled, content_type)
         self._sample = sample
-        self._factory = _AtMost(_Site(self._page, reactor))  # type: ignore[no-untyped-call]  # Twisted's
+        self._factory = _AtMost(QuietSite(self._page, reactor))  # type: ignore[no-untyped-call]  # Twisted's
         self._port: IListeningPort | None = None
         self._pool = ThreadPool(0, 1, "metrics")
 
@@ -118,22 +117,6 @@ class _Page(Resource):
                 request.setHeader("Content-Length", str(len(page)))
                 request.write(page)
             request.finish()
-
-
-class _Site(Site):
-    """Twisted's, without a line in the log for each request."""
-
-    noisy = False
-
-    def __init__(self, page: Resource, clock: IReactorTime) -> None:
-        super().__init__(page, timeout=IDLE, reactor=clock)  # type: ignore[no-untyped-call]  # Twisted's
-        self.displayTracebacks = False
-
-    def startFactory(self) -> None:
-        """Leave out the clock that Twisted keeps for the log's dates: a call each second."""
-
-    def log(self, request: object) -> None:
-        """Say nothing."""
 
 
 class _AtMost(WrappingFactory[ProtocolWrapper]):

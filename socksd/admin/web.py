@@ -9,11 +9,10 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import NOT_DONE_YET, Request
 
 from socksd.admin.routes import BadBody, Body, Handler, NotAdmitted, Routes, Unable
 from socksd.errors import ConfigError
@@ -39,26 +38,6 @@ class JSONRequest(Request):
         self.too_large = self.too_large or self.content.tell() + len(data) > BODY
         if not self.too_large:
             self.content.write(data)
-
-
-class QuietSite(Site):
-    """Twisted's, without a line in the log for each request."""
-
-    noisy = False
-
-    def __init__(self, resource: Resource, clock: IReactorTime) -> None:
-        super().__init__(resource, JSONRequest, timeout=IDLE, reactor=clock)  # type: ignore[no-untyped-call]  # Twisted's
-        self.displayTracebacks = False
-
-    def acceptableProtocols(self) -> list[bytes]:
-        """Offer HTTP/1.1 over TLS, and not what a package that happens to be there adds."""
-        return [b"http/1.1"]
-
-    def startFactory(self) -> None:
-        """Leave out the clock that Twisted keeps for the log's dates: a call each second."""
-
-    def log(self, request: object) -> None:
-        """Say nothing."""
 
 
 class Answering(Resource):

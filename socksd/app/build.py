@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +18,14 @@ from twisted.internet.interfaces import IAddress, IReactorCore, IStreamServerEnd
 from socksd.admin.routes import IReactorControlled, IReactorScraped, Routes
 from socksd.app import autoconfig
 from socksd.app.answers import UNWRITTEN, Answers
-from socksd.app.config import Config
+from socksd.app.config import JOURNALD, Config
 from socksd.app.endpoints import is_overheard, listening_endpoint, opened
 from socksd.app.measures import Measures
+from socksd.app.notify import Manager, Notifier
 from socksd.app.reload import IReactorReloading, Reloader, Source
+from socksd.app.reopen import Reopener
 from socksd.app.service import Entrance, Gateway, Generation, Part
+from socksd.app.signals import OnSignal
 from socksd.app.watching import Watching
 from socksd.egress.cache import CachingResolver
 from socksd.egress.dial import DialEndpoint
@@ -33,13 +37,16 @@ from socksd.events import Observer
 from socksd.identity.portal import Authenticator
 from socksd.identity.threads import LoginThreads
 from socksd.interfaces import IEnd, IRelay
+from socksd.observe import access
 from socksd.observe.access import AccessLog
 from socksd.observe.counters import RuleCounters
 from socksd.observe.fanout import observers
+from socksd.observe.journal import SOCKET, Journal
 from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
 from socksd.observe.metrics import Family, Metrics, ReactorLag
 from socksd.observe.refusals import Refusals
+from socksd.observe.sinks import OutputLog
 from socksd.policy.cases import failures
 from socksd.relay.choose import choose, switchboard
 from socksd.relay.readers import Readers
@@ -86,12 +93,20 @@ def lasting(reactor: IReactor) -> Lasting:
     )
 
 
-def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool) -> Gateway:
+def assemble(
+    source: Source,
+    text: str,
+    reactor: IReactor,
+    *,
+    rolled_back: bool,
+    manager: Manager | None = None,
+) -> Gateway:
     """
     Make the whole service; nothing listens or runs yet.
 
     It starts with *text*, and reads later configurations from *source*; if
     what that has now is another one, *text* is the one it was rolled back to.
+    A service *manager* is told how it goes.
 
     Raises:
         ConfigError: See build().
@@ -111,6 +126,23 @@ def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool)
         gateway, source, made, reactor, text=text, rolled_back=rolled_back, adopted=adopted
     )
     gateway.beside.append(Part(reloader.start, reloader.stop))
+    reopener = Reopener(gateway, reactor)
+    gateway.beside.append(Part(reopener.start, reopener.stop))
+    insisting = [
+        OnSignal(number, reactor, gateway.hurry) for number in (signal.SIGTERM, signal.SIGINT)
+    ]
+
+    def listen_to_who_insists(_: float) -> None:
+        for each in insisting:
+            each.start()
+
+    gateway.ends.append(listen_to_who_insists)
+    gateway.beside += [Part(stop=each.stop) for each in insisting]
+    if manager is not None:
+        notifier = Notifier(manager, gateway.status, reactor)
+        gateway.beside.append(Part(notifier.start, notifier.stop))
+        gateway.ends.append(notifier.stopping)
+        reloader.begins, reloader.ends = notifier.reloading, notifier.ready
     common.watching.gateway = gateway
     answers = Answers(
         gateway,
@@ -186,12 +218,7 @@ def build(
         lasting.refusals,
     ]
     if config.log.access:
-
-        def access_log() -> Part:
-            access = AccessLog(config.log.access, reactor)
-            return Part(access.open, access.close, access)
-
-        listening.append(part(("access log", config.log.access), access_log))
+        listening.append(part(("access log", config.log), lambda: _access_log(config, reactor)))
     if config.control.socket:
 
         def control() -> Part:
@@ -209,7 +236,7 @@ def build(
         listening.append(lasting.metrics)
         relay = lasting.metrics.counting(relay)
         lag = ReactorLag(reactor, lasting.metrics.lag)
-        part("reactor lag", lambda: Part(lag.start, lag.stop))
+        part(("reactor lag",), lambda: Part(lag.start, lag.stop))
         part(("metrics", config.metrics), lambda: Part(scraped.open, scraped.close))
     if dashboard is not None:
         watching = lasting.watching
@@ -263,6 +290,19 @@ def build(
 def _switchboard(reactor: IReactor, switched: bool) -> Part:
     board = switchboard(reactor) if switched else None
     return Part() if board is None else Part(board.start, board.stop, board)
+
+
+def _access_log(config: Config, reactor: IReactor) -> Part:
+    kind, _, path = config.log.access.partition(":")
+    line = access.text if config.log.format == "text" else access.record
+    log: AccessLog | Journal | OutputLog
+    if kind == JOURNALD:
+        log = Journal(path or SOCKET)
+    elif kind == "-":
+        log = OutputLog(reactor, line)
+    else:
+        log = AccessLog(config.log.access, reactor, line)
+    return Part(log.open, log.close, log)
 
 
 def _endpoints(

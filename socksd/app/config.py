@@ -53,6 +53,7 @@ _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB)")
 _OCTETS = {"B": 1, "KiB": 1024, "MiB": 1024**2}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # stands unquoted in log lines
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+JOURNALD = "journald"
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 _KINDS = {
@@ -271,6 +272,13 @@ class Listener:
 
 
 @attrs.frozen
+class Server:
+    """``[server]``: the process."""
+
+    drain: Annotated[float, _duration(least="0s")] = 60.0
+
+
+@attrs.frozen
 class Auth:
     """``[auth]``: who has to log in, and how that is verified."""
 
@@ -343,11 +351,31 @@ class Limits:
     sessions: Annotated[int | None, _number_or_auto(1, 1_000_000)] = None  # None: as many as fit
 
 
+def _access_log(value: object) -> str:
+    text = _text(value)
+    kind, _, path = text.partition(":")
+    if kind != JOURNALD:
+        return _file(text)
+    if text == JOURNALD:
+        return text
+    if not path:
+        raise ValueError(f'names no socket; write "{JOURNALD}" for the system\'s own')
+    return f"{JOURNALD}:{_file(path)}"
+
+
+def _format(value: object) -> str:
+    if value not in ("json", "text"):
+        raise ValueError(f'must be "json" or "text", not {value!r}')
+    return str(value)
+
+
 @attrs.frozen
 class Log:
     """``[log]``: what is written, and where."""
 
-    access: Annotated[str, _file] = ""  # "": nowhere; "-": the standard output
+    # "": nowhere; "-": the standard output; "journald", or "journald:SOCKET"
+    access: Annotated[str, _access_log] = ""
+    format: Annotated[str, _format] = "json"  # of a file or the standard output
 
 
 def _refused_sessions(value: object) -> float | None:
@@ -418,6 +446,7 @@ class Config:
     """A whole configuration; without a listener until the command line has added one."""
 
     version: Annotated[int, _number(1, 1)] = 1
+    server: Server = Server()
     listener: tuple[Listener, ...] = ()
     auth: Auth = Auth()
     # By their names with "@", the built-in ones as well; those differ from host to host.

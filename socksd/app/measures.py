@@ -13,7 +13,9 @@ from socksd.egress.cache import CachingResolver
 from socksd.identity.portal import Authenticator
 from socksd.observe.access import AccessLog
 from socksd.observe.counters import RuleCounters
+from socksd.observe.journal import Journal
 from socksd.observe.metrics import Family, Kind, Metrics
+from socksd.observe.sinks import OutputLog
 
 STARTED: Final = time.time()
 
@@ -85,7 +87,7 @@ class Measures:
     def _parts(self) -> Iterator[Family]:
         lost = 0
         for part in self._gateway.parts():
-            if isinstance(part.what, AccessLog):
+            if isinstance(part.what, AccessLog | Journal | OutputLog):
                 lost += part.what.lost
         yield _counter(
             "socksd_access_log_lines_lost",

@@ -8,8 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
@@ -19,6 +18,7 @@ from socksd.app.config import Config
 from socksd.app.confirmed import Confirmed
 from socksd.app.judge import Judge
 from socksd.app.service import Gateway, Generation, Part
+from socksd.app.signals import OnSignal
 from socksd.errors import ConfigError, Problem
 
 _log = Logger("socksd")
@@ -61,6 +61,8 @@ class Reloader:
         rolled_back: Whether what is in force is the confirmed copy in the
             place of a file that was not confirmed.
         adopted: Called with each generation as soon as it serves.
+        begins: Called when a reload begins,
+        ends: and when it is over, well or not.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Reloader:
         self.failed = 0
         self.unconfirmed_until: float | None = None
         self.rolled_back = rolled_back
+        self.begins: Callable[[], object] = lambda: None
+        self.ends: Callable[[], object] = lambda: None
         self._gateway = gateway
         self._source = source
         self._build = build
@@ -93,8 +97,7 @@ class Reloader:
         self._confirmed = text  # what a trial that fails goes back to
         self._on_trial = ""
         self._trial: IDelayedCall | None = None
-        self._signalled = False
-        self._handler_before: Any = None
+        self._on_hangup = OnSignal(signal.SIGHUP, reactor, self._asked_by_signal)
 
     @property
     def text(self) -> str:
@@ -103,7 +106,7 @@ class Reloader:
 
     def start(self) -> None:
         """Listen to SIGHUP, and keep what the service was started with as confirmed."""
-        self._handler_before = signal.signal(signal.SIGHUP, self._sighup)
+        self._on_hangup.start()
         self._adopted(self._gateway.generation)
         kept = self._kept()
         if kept is None:
@@ -126,7 +129,7 @@ class Reloader:
 
     def stop(self) -> None:
         """Leave SIGHUP as it was, and let a trial be: it is not confirmed."""
-        signal.signal(signal.SIGHUP, self._handler_before or signal.SIG_DFL)
+        self._on_hangup.stop()
         self._judge.stop()
         self._end_trial()
 
@@ -148,12 +151,17 @@ class Reloader:
             ConfigError: It has problems, all of them; the log has them, too.
             Unable: It cannot be taken as things stand.
         """
+        if not self._gateway.running:
+            raise Unable("the service is stopping")
+        self.begins()
         try:
             return self._reload(trial, by_hand)
         except ConfigError as error:
             self.failed += 1
             self._refuse(error)
             raise
+        finally:
+            self.ends()
 
     def confirm(self) -> None:
         """
@@ -169,8 +177,6 @@ class Reloader:
         _log.info("the configuration is confirmed")
 
     def _reload(self, trial: float | None, by_hand: bool) -> int:
-        if not self._gateway.running:
-            raise Unable("the service is stopping")
         if self._trial is not None and trial is None:
             raise Unable(
                 "a configuration waits to be confirmed: `socksd confirm` keeps it,"
@@ -219,6 +225,8 @@ class Reloader:
 
     def _roll_back(self) -> None:
         self._trial = self.unconfirmed_until = None
+        if not self._gateway.running:
+            return  # a start takes the confirmed one
         try:
             generation = self._prepared(self._confirmed)
             self._gateway.adopt(generation)
@@ -289,14 +297,7 @@ class Reloader:
         if trial is not None:
             trial.cancel()
 
-    def _sighup(self, number: int, frame: FrameType | None) -> None:
-        """Ask for a reload: a signal comes between any two instructions."""
-        if not self._signalled:
-            self._signalled = True
-            self._reactor.callFromThread(self._asked_by_signal)
-
     def _asked_by_signal(self) -> None:
-        self._signalled = False
         try:
             self.reload(by_hand=False)
         except Unable as error:

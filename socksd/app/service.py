@@ -104,6 +104,7 @@ class Gateway(Service):
         generation: What new sessions are served by.
         listeners: Those that are open, in the order of the configuration.
         beside: What runs as long as the service does, whatever the configuration.
+        ends: Called when it begins to stop, with how long that may take, in seconds.
     """
 
     name = "socksd"
@@ -113,7 +114,10 @@ class Gateway(Service):
         self.sessions = sessions
         self.listeners: list[Listener] = []
         self.beside: list[Part] = []
+        self.ends: list[Callable[[float], object]] = []
         self._clock = clock
+        self._drained: Deferred[None] | None = None  # while sessions are waited for
+        self._hurried = False
         self._live = [generation]  # those that some session may keep, the oldest first
         sessions.left = self._left
 
@@ -149,6 +153,13 @@ class Gateway(Service):
                 except OSError as error:
                     raise CannotStart(f"socksd: {_reason(error)}") from error
         self.sessions.door.start()
+
+    def status(self) -> str:
+        """Say what it does, for a person."""
+        count = len(self.sessions)
+        if not self.running:
+            return f"stopping, {count} sessions are left"
+        return f"{count} sessions, {len(self.listeners)} listeners"
 
     def parts(self) -> list[Part]:
         """Give the parts that run for the generations that are still in use."""
@@ -194,6 +205,7 @@ class Gateway(Service):
         self.sessions.door.stop()
         listeners, self.listeners = self.listeners, []
         await gatherResults([maybeDeferred(each.port.stopListening) for each in listeners])
+        await self._drain()
         for session in self.sessions:
             session.stop()
         for _ in range(_MOST_TURNS):
@@ -204,9 +216,35 @@ class Gateway(Service):
             if part.stop is not None:
                 await _run(part.stop)
 
+    async def _drain(self) -> None:
+        """Let sessions end by themselves, for as long as they may."""
+        seconds = self.generation.config.server.drain
+        if not len(self.sessions) or not seconds or self._hurried:
+            return
+        _log.info(
+            "draining: {count} sessions may take {seconds:g} s to end; another signal ends them",
+            count=len(self.sessions),
+            seconds=seconds,
+        )
+        self._drained = Deferred()
+        patience = self._clock.callLater(seconds, self.hurry)
+        await self._drained
+        if patience.active():
+            patience.cancel()
+        _log.info("drained: {count} sessions are left", count=len(self.sessions))
+
+    def hurry(self) -> None:
+        """Wait no longer for sessions to end."""
+        self._hurried = True
+        drained, self._drained = self._drained, None
+        if drained is not None:
+            drained.callback(None)
+
     def stopService(self) -> Deferred[None]:
-        """Stop listening, then end every session, and tell how it ended."""
+        """Stop listening, drain, then end every session, and tell how it ended."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's
+        for end in self.ends:
+            end(self.generation.config.server.drain)
         return Deferred.fromCoroutine(self._stop())
 
     def _opened(self, generation: Generation) -> tuple[list[Listener], list[Listener]]:
@@ -260,6 +298,8 @@ class Gateway(Service):
 
     def _left(self, runtime: Runtime) -> None:
         """Stop what only a generation needed that no session keeps any more."""
+        if self._drained is not None and not len(self.sessions):
+            self._clock.callLater(0, self.hurry)  # not from within the last one's end
         for gone in [live for live in self._live if live.runtime is runtime]:
             if gone is not self.generation:
                 self._live.remove(gone)

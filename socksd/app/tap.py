@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from pathlib import Path
-from typing import cast
+from typing import TextIO, cast
 
 import attrs
 from twisted.application.service import IService
@@ -17,8 +19,11 @@ from socksd.app.build import IReactor, assemble
 from socksd.app.config import Config, Listener, parse_config, read_config
 from socksd.app.confirmed import to_start_with
 from socksd.app.endpoints import tcp
+from socksd.app.notify import manager
 from socksd.app.service import Gateway, go_by_monotonic_time
+from socksd.app.signals import Early
 from socksd.errors import ConfigError, Problem
+from socksd.observe.sinks import STANDARD_OUTPUT, Outflow
 
 _LOOPBACK = "127.0.0.1"
 _PORT = 1080  # IANA: socks
@@ -83,11 +88,19 @@ class Options(usage.Options, AuthOptionMixin):
         """Build the gateway; nothing listens yet."""
         from twisted.internet import reactor
 
+        # Before the file is read: who changes it from now on shall be heard.
+        signal.signal(signal.SIGHUP, Early())
         if self["config"]:
             self.path = os.path.abspath(self["config"])
         file = self.read()
         text = file if self["check"] else to_start_with(file)
-        self.gateway = assemble(self, text, cast("IReactor", reactor), rolled_back=text != file)
+        self.gateway = assemble(
+            self,
+            text,
+            cast("IReactor", reactor),
+            rolled_back=text != file,
+            manager=manager(os.environ, os.getpid()),
+        )
         if self["check"]:
             raise SystemExit(print("socksd: the configuration is good"))  # noqa: T201 -- what was asked
 
@@ -145,7 +158,11 @@ def makeService(options: Options) -> IService:
     """Give the gateway that *options* have built."""
     from twisted.internet import reactor
 
-    go_by_monotonic_time(cast("IReactorTime", reactor))
+    clock = cast("IReactorTime", reactor)
+    go_by_monotonic_time(clock)
+    # Where twistd's log goes with --nodaemon, unless told otherwise: who reads it
+    # and is stuck shall not hold up traffic.
+    sys.stdout = cast("TextIO", Outflow(STANDARD_OUTPUT, clock))
     assert options.gateway is not None, "postOptions has built it"
     return cast("IService", options.gateway)
 

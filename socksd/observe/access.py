@@ -1,5 +1,5 @@
 r"""
-The access log: one JSON object per session, one session per line.
+The access log: one session per line, as a JSON object or for people.
 
 Every object has all of these keys, and no others:
 
@@ -50,6 +50,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -57,12 +58,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from socksd.events import Event, SessionClosed
+from socksd.observe import lines
 from socksd.observe.lines import COMMANDS
 
 _log = Logger("socksd")
 
 LOOK_EVERY: Final = 1.0  # seconds; whether the file is still there, or writable again
-_STANDARD_OUTPUT: Final = 1  # sys.stdout is twistd's log by the time we write
 
 _LIKE_SPELLED = re.compile(r"\\(?=u(?:d[89a-f][0-9a-f]{2}|005c))")
 
@@ -71,12 +72,10 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 def record(event: SessionClosed) -> str:
     """Write a session as one JSON object, without the newline."""
-    # As a rule's ``when`` rounds it, so that both are in the same minute.
-    began = datetime.fromtimestamp(event.started, UTC).isoformat(timespec="microseconds")
     destination, address = event.destination, event.address
     return _encode(
         {
-            "time": began.removesuffix("+00:00") + "Z",
+            "time": _began(event),
             "session": event.session,
             "client": str(event.client),
             "client_port": event.client_port,
@@ -105,6 +104,11 @@ def record(event: SessionClosed) -> str:
     )
 
 
+def text(event: SessionClosed) -> str:
+    """Write a session as the log for people does, with the time before it."""
+    return f"{_began(event)} {lines.session(event)}"
+
+
 class AccessLog:
     """
     Append a line to a file for every session that ends.
@@ -118,18 +122,21 @@ class AccessLog:
     cannot be written are counted and gone; once a second it is tried again.
 
     Args:
-        path: The file, created with mode 0640 (less the umask); "-" is the
-            standard output.
+        path: The file, created with mode 0640 (less the umask).
+        line: Writes a session, in ASCII and without the newline.
 
     Attributes:
         lost: How many lines could not be written.
     """
 
-    def __init__(self, path: str, clock: IReactorTime) -> None:
+    def __init__(
+        self, path: str, clock: IReactorTime, line: Callable[[SessionClosed], str] = record
+    ) -> None:
         self.lost = 0
+        self._line = line
         self._path = path
         self._clock = clock
-        self._descriptor: int | None = _STANDARD_OUTPUT if path == "-" else None
+        self._descriptor: int | None = None
         self._torn = b""  # the rest of a line whose beginning is in the file
         self._troubled = False  # and it has been said
         self._paused = False  # until the next look
@@ -139,10 +146,14 @@ class AccessLog:
         """Begin, and say so at once if that fails; writing nothing yet, it would show late."""
         self._look()
 
+    def reopen(self) -> None:
+        """Begin a new file now, if it was moved away; what has the old one may compress it."""
+        self._look()
+
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
         if isinstance(event, SessionClosed) and event.logged:
-            self._append(record(event).encode("ascii") + b"\n")
+            self._append(self._line(event).encode("ascii") + b"\n")
 
     def close(self) -> None:
         """Close the file; sessions that end after this are lost."""
@@ -184,7 +195,7 @@ class AccessLog:
         """Have the file open that the path names now."""
         self._look_from = self._clock.seconds() + LOOK_EVERY
         self._paused = False
-        if self._path == "-" or self._in_place():
+        if self._in_place():
             return
         # O_NONBLOCK: were it a FIFO that nobody reads, we would wait for ever.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
@@ -203,7 +214,7 @@ class AccessLog:
 
     def _use(self, descriptor: int | None) -> None:
         """Leave the file in use, with a line that could not be finished, for another."""
-        if self._descriptor is not None and self._path != "-":
+        if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = descriptor
         self.lost += bool(self._torn)
@@ -218,6 +229,12 @@ class AccessLog:
                 path=self._path,
                 error=error.strerror,
             )
+
+
+def _began(event: SessionClosed) -> str:
+    # As a rule's ``when`` rounds it, so that both are in the same minute.
+    began = datetime.fromtimestamp(event.started, UTC).isoformat(timespec="microseconds")
+    return began.removesuffix("+00:00") + "Z"
 
 
 def _scalars(text: str) -> str:

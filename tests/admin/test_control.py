@@ -16,7 +16,7 @@ from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 
-from socksd.admin import web
+from socksd.admin import site
 from socksd.admin.client import Unreachable, ask
 from socksd.admin.control import ControlSocket
 from socksd.admin.routes import BadBody, Body, NotAdmitted, Routes, Unable
@@ -193,7 +193,7 @@ async def test_a_head_without_end_is_cut_off(path: str) -> None:
 
 
 async def test_a_silent_client_is_let_go(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "IDLE", 0.05)
+    monkeypatch.setattr(site, "IDLE", 0.05)
     opened = ControlSocket(path, ROUTES, reactor)  # type: ignore[arg-type]
     opened.open()
     assert await exchanged(path, b"GET /v1/thing HT") == b""

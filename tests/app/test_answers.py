@@ -36,6 +36,7 @@ BODIES = {
 def scene(tmp_path: Path) -> Iterator[Scene]:
     scene = Scene(tmp_path)
     yield scene
+    scene.gateway.hurry()
     outcome(scene.gateway.stopService())
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +20,25 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.app.build import Lasting, build, lasting
+from socksd.app.build import Lasting, assemble, build, lasting
 from socksd.app.config import Config, Listener, parse_config
+from socksd.app.notify import Manager
 from socksd.app.service import Gateway, Generation, Part
 from socksd.errors import ConfigError
+from socksd.observe import access
+from socksd.observe.access import AccessLog
+from socksd.observe.journal import Journal
+from socksd.observe.sinks import OutputLog
 from socksd.relay.line import Line
 from socksd.relay.pump import Pump
 from socksd.server.door import Door
 from socksd.server.protocol import Sessions
+from tests.observe.closed import DENIED, SERVED
 from tests.relay.test_contract import noise
 
 SAME = """
@@ -54,6 +65,11 @@ def made(text: str, reactor: Any, common: Lasting, running: Sequence[Part] = ())
     return build(parse_config(text, ""), reactor, common, running)
 
 
+def made_of(generation: Generation) -> set[Any]:
+    """What the parts of a generation are."""
+    return {part.made_of[0] for part in generation.parts}  # type: ignore[index]  # a tuple, or "log"
+
+
 def test_what_would_be_made_of_the_same_is_used_again(reactor: Any, common: Lasting) -> None:
     """Verified logins, cached names and the open log outlive a reload that changes rules."""
     first = made(SAME, reactor, common)
@@ -75,6 +91,8 @@ def test_what_would_be_made_of_the_same_is_used_again(reactor: Any, common: Last
         ('[deadlines]\nresolve = "1s"\n', {"resolver"}),
         ('[log]\naccess = "/var/log/other"\n', {"access log"}),
         ('[control]\nsocket = "/run/other"\n', {"control"}),
+        ('[log]\naccess = "-"\nformat = "text"\n', {"access log"}),
+        ('[metrics]\nendpoint = "9108"\n', {"metrics", "reactor lag"}),
         ('[deadlines]\nidle = "1m"\n', set()),
     ],
 )
@@ -101,6 +119,134 @@ def test_a_password_file_that_is_broken_is_a_problem_although_it_runs(
     users.unlink()
     with pytest.raises(ConfigError, match="No such file"):
         made(text, reactor, common, first.parts)
+
+
+@pytest.mark.parametrize(
+    ("log", "kind", "line"),
+    [
+        ('access = "/var/log/x"', AccessLog, access.record),
+        ('access = "/var/log/x"\nformat = "text"', AccessLog, access.text),
+        ('access = "-"\nformat = "json"', OutputLog, access.record),
+        ('access = "-"\nformat = "text"', OutputLog, access.text),
+        ('access = "journald"', Journal, None),
+        ('access = "journald:/run/j"\nformat = "text"', Journal, None),
+    ],
+)
+def test_the_access_log_goes_where_it_is_said(
+    reactor: Any, common: Lasting, log: str, kind: type, line: object
+) -> None:
+    generation = made(f"[log]\n{log}\n", reactor, common)
+    (found,) = (part.what for part in generation.parts if isinstance(part.what, kind))
+    assert getattr(found, "_line", None) is line
+
+
+METRICS = '[metrics]\nendpoint = "tcp:9108:interface=127.0.0.1"\n'
+
+
+def test_who_wants_no_metrics_pays_for_none(reactor: Any, common: Lasting) -> None:
+    generation = made("", reactor, common)
+    generation.runtime.observer(SERVED)
+    assert common.metrics.up == 0
+    assert not {"metrics", "reactor lag"} & made_of(generation)
+
+
+def test_metrics_count_from_one_configuration_to_the_next(reactor: Any, common: Lasting) -> None:
+    first = made(METRICS, reactor, common)
+    assert {"metrics", "reactor lag"} <= made_of(first)
+    first.runtime.observer(SERVED)
+    second = made(METRICS + '[deadlines]\nidle = "1m"\n', reactor, common, first.parts)
+    assert first.parts == second.parts
+    second.runtime.observer(SERVED)
+    assert common.metrics.up == 2 * SERVED.up
+
+
+def test_metrics_without_the_package_say_what_to_install(
+    reactor: Any, common: Lasting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "socksd.observe.exposition", raising=False)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(ConfigError) as caught:
+        made(METRICS, reactor, common)
+    (problem,) = caught.value.problems
+    assert str(problem) == (
+        "metrics.endpoint: needs the Python package prometheus_client:"
+        " pip install 'socksd[metrics]'"
+    )
+
+
+def test_metrics_at_no_endpoint_are_a_problem(reactor: Any, common: Lasting) -> None:
+    with pytest.raises(ConfigError, match=r"^metrics.endpoint: 70000 is not a port"):
+        made('[metrics]\nendpoint = "tcp:70000"\n', reactor, common)
+
+
+def test_who_has_to_do_with_a_refusal_hears_of_it(reactor: Any, common: Lasting) -> None:
+    with capturedLogs() as events:
+        made("", reactor, common).runtime.observer(DENIED)
+    common.people.close()
+    assert any("denied client=127.0.0.1" in formatEvent(event) for event in events)
+    assert common.refusals.of(DENIED.client, DENIED.user)
+
+
+class Source:
+    """A configuration without a file."""
+
+    path = None
+
+    def read(self) -> str:
+        return ""
+
+    def parse(self, text: str) -> Config:
+        return parse_config(text or ONE, "")
+
+
+ONE = '[[listener]]\nname = "x"\nendpoint = "tcp:0:interface=127.0.0.1"\n'
+
+
+async def test_a_service_manager_hears_from_beginning_to_end(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.setblocking(False)
+
+        def heard() -> list[str]:
+            found = []
+            with suppress(BlockingIOError):
+                while True:
+                    found += manager.recv(4096).decode().splitlines()
+            return [line.partition("=")[0] for line in found]
+
+        gateway = assemble(
+            Source(), "", real_reactor, rolled_back=False, manager=Manager(path, None)
+        )
+        gateway.startService()
+        await deferLater(real_reactor, 0)
+        assert heard() == ["READY", "STATUS"]
+        os.kill(os.getpid(), signal.SIGHUP)
+        await deferLater(real_reactor, 0.01)
+        assert heard() == ["RELOADING", "MONOTONIC_USEC", "READY"]
+        await gateway.stopService()
+        assert heard() == ["STOPPING", "EXTEND_TIMEOUT_USEC"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_it_stops_has_it_hurry(number: signal.Signals) -> None:
+    """And before it stops, the signal is not ours."""
+    gateway = assemble(Source(), "", real_reactor, rolled_back=False)
+    gateway.startService()
+    before = signal.getsignal(number)
+    (listener,) = gateway.listeners
+    endpoint = TCP4ClientEndpoint(real_reactor, "127.0.0.1", listener.port.getHost().port)
+    client: Client = await endpoint.connect(Factory.forProtocol(Client))
+    while not len(gateway.sessions):
+        await deferLater(real_reactor, 0)
+    assert signal.getsignal(number) == before
+    stopped = gateway.stopService()
+    await deferLater(real_reactor, 0.01)
+    assert not stopped.called
+    os.kill(os.getpid(), number)
+    await stopped
+    await client.ended
+    assert signal.getsignal(number) == before
 
 
 PAGE = noise(1, 1 << 20)

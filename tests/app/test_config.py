@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from datetime import datetime
@@ -25,9 +26,11 @@ from socksd.app.config import (
     Limits,
     Listener,
     Log,
+    Metrics,
     Pac,
     Reload,
     Resolver,
+    Server,
     Udp,
     duration,
     load_config,
@@ -74,6 +77,7 @@ KEYS: dict[str, Any] = {
 } | {
     f"{table}.{attribute.name}": attribute.default
     for table, kind in (
+        ("server", Server),
         ("auth", Auth),
         ("guard", Guarded),
         ("resolver", Resolver),
@@ -86,6 +90,7 @@ KEYS: dict[str, Any] = {
         ("dashboard", Dashboard),
         ("pac", Pac),
         ("control", Control),
+        ("metrics", Metrics),
     )
     for attribute in attrs.fields(kind)
 }
@@ -96,6 +101,7 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("listener.name", '"office"', "office", '"of fice"'),
     ("listener.endpoint", '"tcp:1"', "tcp:1", '""'),
     ("listener.protocols", '["socks4a"]', ("socks4a",), '["socks"]'),
+    ("server.drain", '"0s"', 0.0, '"-1s"'),
     ("auth.authenticators", '["htpasswd:f"]', ("htpasswd:f",), '"htpasswd:f"'),
     ("auth.anonymous", '["10.0.0.0/8"]', (IPv4Network("10.0.0.0/8"),), '"10.0.0.0/8"'),
     ("auth.cache", '"0s"', 0.0, "300"),
@@ -121,7 +127,8 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("udp.fragments", '"drop"', False, "true"),
     ("limits.early_data", '"1MiB"', 1048576, '"2MiB"'),
     ("limits.sessions", "1000", 1000, "0"),
-    ("log.access", '"-"', "-", "true"),
+    ("log.access", '"-"', "-", '"journald:"'),
+    ("log.format", '"text"', "text", '"xml"'),
     ("reload.refused_sessions", '"30s"', 30.0, '"drop"'),
     ("reload.state", '"/var/lib/socksd"', "/var/lib/socksd", "1"),
     ("dashboard.endpoint", '"unix:/x"', "unix:/x", "true"),
@@ -131,6 +138,7 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("pac.listener", '"office"', "office", "1"),
     ("pac.host", '"GW.Example."', "gw.example", '"a b"'),
     ("control.socket", '"/run/socksd/control.sock"', "/run/socksd/control.sock", "true"),
+    ("metrics.endpoint", '"tcp:9108"', "tcp:9108", "9108"),
 ]
 
 
@@ -247,7 +255,7 @@ def test_the_example_rules_do_what_one_reads_in_them(
     decision = policy.decide(asking)
     assert (decision.verdict, decision.rule) == (verdict, rule)
     local = replace(asking, client=IPv4Address("127.0.0.1"))
-    assert policy.decide(local) == Decision(Verdict.ALLOW, "local")
+    assert policy.decide(local) == Decision(Verdict.ALLOW, "local", log=False)
 
 
 @pytest.mark.parametrize(
@@ -787,6 +795,19 @@ def test_a_syntax_error_in_a_file_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     assert caught.value.problems[0].path == str(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("journald", "journald"),
+        ("journald:/run/j", "journald:/run/j"),
+        ("./journald", os.path.abspath("journald")),
+        ("/var/log/a:b", "/var/log/a:b"),
+    ],
+)
+def test_the_access_log_is_a_file_or_the_journal(written: str, read: str) -> None:
+    assert parse_config(f'[log]\naccess = "{written}"', "x").log.access == read
 
 
 def test_a_configuration_cannot_be_changed() -> None:

@@ -134,6 +134,7 @@ class Scene:
 def scene(tmp_path: Path) -> Iterator[Scene]:
     scene = Scene(tmp_path)
     yield scene
+    scene.gateway.hurry()
     outcome(scene.gateway.stopService())
     assert not scene.reactor.getDelayedCalls()
 
@@ -236,6 +237,33 @@ def test_a_signal_for_a_broken_file_is_a_line_and_no_traceback(
     scene.reactor.turn()
     (line,) = said
     assert line.startswith("not reloaded: nonsense: there is no such key")
+
+
+def test_a_service_that_drains_reloads_no_more(scene: Scene) -> None:
+    client = scene.coming(NAMED)
+    scene.reloader.reload(5.0)
+    stopped = scene.gateway.stopService()
+    reloads = scene.reloader.reloads
+    with pytest.raises(Unable, match="the service is stopping"):
+        scene.reloader.reload()
+    scene.reactor.advance(6.0)
+    assert scene.reloader.reloads == reloads
+    assert not scene.reloader.rolled_back, "the trial has ended, but nothing is adopted any more"
+    client.receive_fin()
+    scene.reactor.advance(0)
+    outcome(stopped)
+
+
+def test_who_waits_for_a_reload_hears_when_it_begins_and_ends(scene: Scene) -> None:
+    heard: list[str] = []
+    scene.reloader.begins = lambda: heard.append("begins")
+    scene.reloader.ends = lambda: heard.append("ends")
+    scene.reloader.reload()
+    assert heard == ["begins", "ends"]
+    scene.error = ConfigError([Problem("", "broken")])
+    with pytest.raises(ConfigError):
+        scene.reloader.reload()
+    assert heard == ["begins", "ends"] * 2
 
 
 def test_what_sighup_did_before_it_does_again(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from socksd.app.config import Config, Limits
+from socksd.app.config import Config, Limits, Server
 from socksd.app.service import (
     CannotStart,
     Entrance,
@@ -67,11 +67,15 @@ class Scene:
         )
 
     def generation(
-        self, entrances: Mapping[str, Any], parts: Sequence[Part] = (), sessions: int | None = None
+        self,
+        entrances: Mapping[str, Any],
+        parts: Sequence[Part] = (),
+        sessions: int | None = None,
+        drain: float = 0.0,
     ) -> Generation:
         """What a configuration with these listeners has become; "name at" is an endpoint at."""
         return Generation(
-            config=Config(limits=Limits(sessions=sessions)),
+            config=Config(limits=Limits(sessions=sessions), server=Server(drain)),
             rules=(),
             entrances=tuple(
                 Entrance(name.split()[0], name.split()[-1], FakeEndpoint(result))
@@ -120,6 +124,66 @@ def test_stopping_waits_for_sessions_whose_end_comes_later() -> None:
     scene.clock.pump([0, 0])
     outcome(stopped)
     assert heard == ["stop"]
+
+
+def draining(*, seconds: float = 60.0) -> tuple[Scene, FakeTransport, list[str], Deferred[None]]:
+    """Give a service that has begun to stop, one of its clients, and what it has said."""
+    heard: list[str] = []
+    scene = Scene(None)
+    port = FakePort()
+    parts = [Part(stop=lambda: heard.append("stop"))]
+    scene.gateway.generation = scene.generation({"office": port}, parts, drain=seconds)
+    scene.gateway._live = [scene.gateway.generation]
+    scene.gateway.ends.append(lambda seconds: heard.append(f"ends in {seconds:g}"))
+    scene.gateway.startService()
+    client = scene.connect()
+    stopped = scene.gateway.stopService()
+    assert not port.listening
+    return scene, client, heard, stopped
+
+
+def test_sessions_may_end_by_themselves() -> None:
+    scene, client, heard, stopped = draining()
+    assert heard == ["ends in 60"]
+    assert client.gone is None
+    assert scene.gateway.status() == "stopping, 1 sessions are left"
+    scene.clock.advance(1.0)
+    client.receive_reset()
+    assert heard == ["ends in 60"], "not from within the session's own end"
+    scene.clock.advance(0)
+    outcome(stopped)
+    assert heard == ["ends in 60", "stop"]
+    assert scene.clock.getDelayedCalls() == []
+
+
+def test_what_has_not_ended_in_time_is_ended() -> None:
+    scene, client, heard, stopped = draining(seconds=9.0)
+    scene.clock.advance(8.9)
+    assert client.gone is None
+    scene.clock.advance(0.1)
+    outcome(stopped)
+    assert client.gone == "reset"
+    (closed,) = scene.world.events.of(SessionClosed)
+    assert closed.outcome is Outcome.STOPPED
+    assert heard == ["ends in 9", "stop"]
+
+
+def test_who_insists_does_not_wait() -> None:
+    scene, client, _, stopped = draining()
+    scene.gateway.hurry()
+    outcome(stopped)
+    assert client.gone == "reset"
+    assert scene.clock.getDelayedCalls() == []
+
+
+def test_a_service_says_what_it_does() -> None:
+    scene = Scene(FakePort())
+    scene.gateway.startService()
+    assert scene.gateway.status() == "0 sessions, 1 listeners"
+    client = scene.connect()
+    assert scene.gateway.status() == "1 sessions, 1 listeners"
+    client.receive_reset()
+    outcome(scene.gateway.stopService())
 
 
 def test_stopping_does_not_wait_for_ever() -> None:

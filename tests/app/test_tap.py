@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 import bcrypt
@@ -12,9 +14,11 @@ from twisted.plugin import getPlugins
 import socksd
 from socksd.address import Destination
 from socksd.app.service import Gateway
+from socksd.app.signals import Early
 from socksd.app.tap import Options, makeService
 from socksd.codes import Command
 from socksd.facts import ANONYMOUS, Facts, Principal, Verdict
+from socksd.observe.sinks import Outflow
 from tests.server.world import addresses
 
 LOCAL, REMOTE = addresses("127.0.0.1", "192.0.2.1")
@@ -35,6 +39,15 @@ def htpasswd(tmp_path: Path) -> Path:
     path = tmp_path / "users"
     path.write_bytes(b"alice:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)) + b"\n")
     return path
+
+
+def test_sighup_is_held_from_before_the_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "socksd.toml"
+    path.write_text("version = 2")
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with pytest.raises(SystemExit):
+        parsed("--config", str(path))
+    assert isinstance(signal.signal(signal.SIGHUP, before), Early)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +89,14 @@ def test_a_configuration_with_listeners_gets_no_other(tmp_path: Path) -> None:
     assert endpoints(f"--config={config}") == [("office", "tcp:7")]
 
 
-def test_the_service_is_what_the_options_have_built() -> None:
+def test_the_service_is_what_the_options_have_built(monkeypatch: pytest.MonkeyPatch) -> None:
     options = parsed("--port=0")
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
     service = makeService(options)
     assert isinstance(service, Gateway)
     assert IService.providedBy(service)
     assert service.generation.entrances[0].name == "port"
+    assert isinstance(sys.stdout, Outflow), "before twistd's log takes it"
 
 
 def test_without_login_only_this_host_is_served() -> None:

@@ -50,6 +50,7 @@ def test_an_answer_is_good_for_its_ttl() -> None:
     clock.advance(0.1)
     assert list(outcome(cached.resolve("web"))) == [ONE]
     assert inner.asked == ["web", "web"]
+    assert (cached.hits, cached.joined, cached.misses, len(cached)) == (1, 0, 2, 1)
 
 
 def test_a_ttl_of_0_is_not_remembered() -> None:

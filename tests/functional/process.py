@@ -178,12 +178,18 @@ class Gateway:
         return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
 
     def stop(self) -> int:
-        """Ask it to end as a service manager does; give its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        """Ask it to end, and insist if it waits for sessions; give its exit status."""
+
+        def is_ending() -> bool:
+            return self.process.poll() is not None or "draining: " in self.log()
+
         try:
+            for _ in range(2):
+                if self.process.poll() is None:
+                    self.process.send_signal(signal.SIGTERM)
+                    wait_for("the end", is_ending)
             return self.process.wait(WAIT)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, pytest.fail.Exception):
             self.process.kill()
             self.process.wait()
             raise

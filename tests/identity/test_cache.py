@@ -36,6 +36,7 @@ def test_a_login_is_known_until_its_time_is_up() -> None:
     cache.put(key, ALICE)
     clock.advance(299)
     assert cache.get(key) == ALICE
+    assert (cache.hits, cache.misses) == (1, 1)
     clock.advance(1)
     assert cache.get(key) is None, "being asked for must not prolong it"
     assert len(cache) == 0

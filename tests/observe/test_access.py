@@ -20,7 +20,7 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
 from socksd.address import Destination
 from socksd.events import Outcome, SessionOpened
-from socksd.observe import access
+from socksd.observe import access, lines
 from socksd.observe.access import AccessLog, record
 from socksd.policy.match import minute
 from socksd.policy.records import moment, unspelled
@@ -433,18 +433,29 @@ def test_no_descriptor_is_left_open(clock: Clock, path: Path) -> None:
     assert len(os.listdir("/dev/fd")) == len(before)
 
 
-def test_a_dash_is_the_standard_output(
-    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """And it is never closed, nor is a file of that name made."""
-    monkeypatch.chdir(tmp_path)
-    log = AccessLog("-", clock)
-    log.open()
+def test_a_file_that_was_moved_is_begun_anew_when_it_is_said(clock: Clock, path: Path) -> None:
+    log = AccessLog(str(path), clock)
     close(log, 1)
-    clock.advance(1.0)
+    path.rename(path.with_suffix(".1"))
+    log.reopen()
+    assert path.read_text() == ""
     close(log, 2)
     log.close()
-    os.fstat(1)
-    out = capfd.readouterr().out
-    assert [json.loads(line)["session"] for line in out.splitlines()] == [1, 2]
-    assert list(tmp_path.iterdir()) == []
+    assert sessions(path) == [2]
+    assert sessions(path.with_suffix(".1")) == [1]
+
+
+def test_the_file_can_be_for_people(clock: Clock, path: Path) -> None:
+    log = AccessLog(str(path), clock, access.text)
+    log(SERVED)
+    log.close()
+    assert path.read_text() == f"2026-01-01T00:00:00.123400Z {lines.session(SERVED)}\n"
+
+
+def test_what_a_rule_wants_out_of_the_logs_has_no_line(clock: Clock, path: Path) -> None:
+    log = AccessLog(str(path), clock)
+    log(replace(SERVED, logged=False))
+    log(SERVED)
+    log.close()
+    assert sessions(path) == [SERVED.session]
+    assert log.lost == 0

@@ -76,6 +76,7 @@ def test_a_rule_says_what_it_says() -> None:
         command = ["connect", "bind", "udp"]
         to = ["db-*.corp.example", ".db.example", "10.40.0.0/16", "10.41.0.1"]
         ports = [5432, "8000-8999"]
+        log = false
 
         [[rule]]
         id = "rest"
@@ -111,6 +112,7 @@ def test_a_rule_says_what_it_says() -> None:
                     ]
                 ),
             ),
+            log=False,
         ),
         Rule(
             "rest",
@@ -300,6 +302,7 @@ WRONG: list[Any] = [
     pytest.param(
         "udp_replies", "all", "udp_replies", ["'any'", "'asked'"], id="udp_replies: unknown"
     ),
+    pytest.param("log", "no", "log", ["true or false, not a string"], id="log: a word"),
     pytest.param("limits", "bukl", "limits", ["mean 'bulk'?"], id="limits: unknown"),
     pytest.param("when", 7, "when", ["not a number"], id="when: a number"),
     pytest.param("when", "mon-fri 07:00-20:00", "when", ["time zone", "Berlin"], id="when: zone"),
@@ -331,6 +334,18 @@ def test_a_mistake_is_told_with_its_path(
     assert problem.path == f"rule[0].{path}"
     for word in words:
         assert word in problem.message
+
+
+def test_what_decides_nothing_keeps_nothing_out_of_the_logs() -> None:
+    (problem,) = problems([{"id": "x", "action": "deny", "mode": "report", "log": False}])
+    assert problem.path == "rule[0].log"
+    assert "rules that decide" in problem.message
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_whether_a_rule_wants_a_line_is_in_its_decision(log: bool) -> None:
+    (rule,) = loaded([{"id": "x", "action": "allow", "log": log}])
+    assert rule.decision().log is log
 
 
 def test_a_date_is_called_one() -> None:
