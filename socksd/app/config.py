@@ -232,21 +232,26 @@ def _reassemble(value: object) -> bool:
     return value == "reassemble"
 
 
-def _advertised(value: object) -> Host | None:
+def _public(value: object, like: str) -> Host | None:
+    """Read what clients are told to connect to; *like* says how to write it."""
     text = _text(value)
     if not text:
         return None
     try:
         host = normal_host(text)
     except AddressError as error:
-        raise ValueError(f"{error}; write an address or a name, without a port") from None
+        raise ValueError(f"{error}; write {like}") from None
     if not isinstance(host, str) and host.is_unspecified:
-        raise ValueError(f"nobody can connect to {text}; write an address that clients can reach")
+        raise ValueError(f"nobody can reach {text}; leave it out to tell clients nothing new")
     return host
 
 
+def _advertised(value: object) -> Host | None:
+    return _public(value, "an address or a name, without a port")
+
+
 def _address(value: object) -> IPAddress | None:
-    host = _advertised(value)
+    host = _public(value, "an address as 203.0.113.1")
     if isinstance(host, str):
         raise ValueError(f"{host!r} is a name; write an address as 203.0.113.1")
     return host

@@ -518,7 +518,7 @@ def test_fragments_are_reassembled_or_dropped(text: str, kept: bool) -> None:
         pytest.param(
             'advertise = "0.0.0.0"',
             "udp.advertise",
-            "nobody can send to 0.0.0.0; write an address that clients can reach",
+            "nobody can reach 0.0.0.0; leave it out to tell clients nothing new",
             id="unspecified",
         ),
         pytest.param(
@@ -594,7 +594,7 @@ def test_ports_are_a_range_of_both_ends(written: str, ports: range | None) -> No
         ),
         pytest.param(
             'bind.advertise = "::"',
-            "nobody can connect to ::; leave it out to tell clients nothing new",
+            "nobody can reach ::; leave it out to tell clients nothing new",
             id="no address of anybody",
         ),
         pytest.param(

@@ -52,6 +52,7 @@ groups = ["ops", "admins"]
 def scene(tmp_path: Path) -> Iterator[Scene]:
     scene = Scene(tmp_path)
     yield scene
+    scene.gateway.hurry()
     outcome(scene.gateway.stopService())
 
 

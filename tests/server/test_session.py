@@ -153,7 +153,7 @@ def test_the_end_tells_what_the_decision_was_made_of(world: World) -> None:
         pytest.param(GREETING + NAMED, Asked.REQUEST, Verdict.DEFER, id="a name"),
         pytest.param(GREETING + LITERAL, Asked.REQUEST, Verdict.ALLOW, id="a literal"),
         pytest.param(GREETING + UNSPECIFIED, Asked.REQUEST, Verdict.ALLOW, id="0.0.0.0"),
-        pytest.param(GREETING + UDP, Asked.CLIENT, Verdict.DEFER, id="what is not supported"),
+        pytest.param(GREETING + UDP, Asked.REQUEST, Verdict.DEFER, id="an association"),
     ],
 )
 def test_the_end_tells_how_far_the_policy_was_asked(
