@@ -161,6 +161,7 @@ class SessionClosed:
     reports: tuple[Report, ...] = ()  # what rules on trial would have decided instead
     addresses: tuple[IPAddress, ...] = ()  # where the name has led, as they were judged
     unlisted: int = 0  # how many more there were
+    certificate: str | None = None  # SHA-256 of the client's, verified, in hex
 
 
 Event = (
