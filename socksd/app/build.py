@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import InvalidAuthType, makeChecker
-from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
+from twisted.internet.interfaces import IReactorCore
 
 from socksd.admin.routes import IReactorControlled, Routes
 from socksd.app.answers import UNWRITTEN, Answers
-from socksd.app.config import Config
-from socksd.app.endpoints import listening_endpoint
+from socksd.app.config import Config, Listener
+from socksd.app.endpoints import Opening, opening
 from socksd.app.reload import IReactorReloading, Reloader, Source
 from socksd.app.service import Entrance, Gateway, Generation, Part
 from socksd.egress.cache import CachingResolver
@@ -36,6 +36,7 @@ from socksd.observe.refusals import Refusals
 from socksd.policy.cases import failures
 from socksd.relay.choose import choose, switchboard
 from socksd.server.door import Door
+from socksd.server.front import Front
 from socksd.server.protocol import Sessions
 from socksd.server.runtime import Runtime
 from socksd.server.spoken import dialogues
@@ -116,7 +117,7 @@ def build(
             password files, name servers, and the policy's own tests.
     """
     problems: list[Problem] = []
-    endpoints = _endpoints(config, reactor, problems)
+    openings = _openings(config, reactor, problems)
     parts: list[Part] = []
 
     def part(made_of: Hashable, make: Callable[[], Part]) -> Any:
@@ -187,8 +188,8 @@ def build(
         refusals=lasting.refusals.page,
     )
     entrances = tuple(
-        Entrance(listener.name, listener.endpoint, endpoint)
-        for listener, endpoint in zip(config.listener, endpoints, strict=True)
+        Entrance(listener.name, listener.endpoint, made.endpoint, _front(listener, made))
+        for listener, made in zip(config.listener, openings, strict=True)
     )
     rules = tuple(
         (rule.id, f"would {rule.action.value}" if rule.on_trial else rule.action.value)
@@ -202,18 +203,22 @@ def _switchboard(reactor: IReactor, switched: bool) -> Part:
     return Part() if board is None else Part(board.start, board.stop, board)
 
 
-def _endpoints(
-    config: Config, reactor: IReactor, problems: list[Problem]
-) -> Sequence[IStreamServerEndpoint]:
+def _openings(config: Config, reactor: IReactor, problems: list[Problem]) -> Sequence[Opening]:
     made = [
         _attempt(
-            partial(listening_endpoint, reactor, listener.endpoint),
+            partial(opening, reactor, listener.endpoint),
             f"listener[{index}].endpoint",
             problems,
         )
         for index, listener in enumerate(config.listener)
     ]
-    return [endpoint for endpoint in made if endpoint is not None]
+    return [each for each in made if each is not None]
+
+
+def _front(listener: Listener, made: Opening) -> Front | None:
+    if listener.proxy_protocol is None and made.security is None:
+        return None
+    return Front(listener.proxy_protocol, made.security)
 
 
 def _authenticator(

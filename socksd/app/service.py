@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from socksd.app.config import Config
 from socksd.errors import ConfigError, Problem
+from socksd.server.front import Front
 from socksd.server.protocol import Sessions, SocksFactory
 from socksd.server.runtime import Runtime
 
@@ -69,6 +70,7 @@ class Entrance:
     name: str
     description: str  # the endpoint as it was written
     endpoint: IStreamServerEndpoint
+    front: Front | None = None  # what comes before a session
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,6 +185,7 @@ class Gateway(Service):
         for listener, entrance in zip(listeners, generation.entrances, strict=True):
             listener.factory.listener = entrance.name
             listener.factory.runtime = generation.runtime
+            listener.factory.front = entrance.front
         self.listeners = listeners
         self._close([listener for listener in before if listener not in listeners])
         self.sessions.door.most = generation.config.limits.sessions
@@ -195,8 +198,7 @@ class Gateway(Service):
         self.sessions.door.stop()
         listeners, self.listeners = self.listeners, []
         await gatherResults([maybeDeferred(each.port.stopListening) for each in listeners])
-        for session in self.sessions:
-            session.stop()
+        self.sessions.stop()
         for _ in range(_MOST_TURNS):
             if not len(self.sessions):
                 break
@@ -243,7 +245,7 @@ class Gateway(Service):
         Raises:
             OSError: It cannot be, and why, by the listener's name.
         """
-        factory = SocksFactory(entrance.name, runtime, self.sessions)
+        factory = SocksFactory(entrance.name, runtime, self.sessions, entrance.front)
         result: list[Any] = []
         entrance.endpoint.listen(factory).addBoth(result.append)
         if not result:
