@@ -118,7 +118,8 @@ class Preface(Protocol):
             if self._header is None:
                 return
         # The balancer's own connection is a session's only if it says something.
-        if self._header.client is not None or self._unread:
+        # Its checks are LOCAL, or (version 1) name itself.
+        if self._header.client not in (None, self._arrival.facts.client) or self._unread:
             self._hand_on(self._front.secured(self._factory, self._arrived()))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

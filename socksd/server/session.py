@@ -316,7 +316,8 @@ class Session:
         """Begin the dialogue that *octet* is the first of, unless that is the end of it."""
         self.enter(State.NEGOTIATING)
         if self.ask(self.facts).verdict is Verdict.DENY:
-            self.finish(Outcome.DENIED, "by its address")
+            shown = " or certificate" if self.facts.certificate else ""
+            self.finish(Outcome.DENIED, f"by its address{shown}")
             return None
         speaker = self.runtime.dialogues[self.facts.listener].get(octet)
         if speaker is None:

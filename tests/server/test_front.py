@@ -18,6 +18,7 @@ from tests.server.world import DENY, FakePolicy, PlentyOfDescriptors, World
 
 LINE = b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 1080\r\n"
 UNKNOWN = b"PROXY UNKNOWN\r\n"
+ITSELF = b"PROXY TCP4 192.0.2.1 192.0.2.9 40000 1080\r\n"
 LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
 GREETING = Greeting(b"\x00").encode()
 HANDSHAKE = Deadlines().handshake
@@ -75,7 +76,7 @@ def test_however_it_is_split_what_follows_the_header_is_the_clients(world: World
     the_end(world)
 
 
-@pytest.mark.parametrize("header", [UNKNOWN, LOCAL])
+@pytest.mark.parametrize("header", [UNKNOWN, LOCAL, ITSELF])
 def test_where_it_names_nobody_the_client_is_the_balancer_itself(
     world: World, header: bytes
 ) -> None:
@@ -89,7 +90,7 @@ def test_where_it_names_nobody_the_client_is_the_balancer_itself(
     the_end(world)
 
 
-@pytest.mark.parametrize("said", [b"", LINE[:7], UNKNOWN, LOCAL])
+@pytest.mark.parametrize("said", [b"", LINE[:7], UNKNOWN, LOCAL, ITSELF])
 @pytest.mark.parametrize("leave", [FakeTransport.receive_fin, FakeTransport.receive_reset])
 def test_a_balancer_that_goes_without_a_word_for_a_client_was_no_session(
     world: World, said: bytes, leave: object
@@ -161,7 +162,7 @@ def test_a_balancer_on_a_unix_socket_is_on_this_host(world: World) -> None:
     client.receive_reset()
 
 
-@pytest.mark.parametrize("said", [b"", LINE[:-1], UNKNOWN])
+@pytest.mark.parametrize("said", [b"", LINE[:-1], UNKNOWN, ITSELF])
 def test_the_deadline_of_the_handshake_holds_for_the_header(world: World, said: bytes) -> None:
     client = come(world)
     world.clock.advance(HANDSHAKE - 1)

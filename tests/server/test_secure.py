@@ -24,7 +24,7 @@ from socksd.wire.socks5 import Greeting, UsernamePassword
 from tests import authority
 from tests.authority import Issued
 from tests.fakes import FakeTransport
-from tests.server.world import World
+from tests.server.world import DENY, FakePolicy, World
 
 ALICE = authority.client("alice")
 SERVER = authority.server("gw.example")
@@ -178,6 +178,19 @@ def test_who_has_a_certificate_need_not_log_in(world: World, offers: str, chosen
     (session,) = world.sessions
     assert session.facts.principal == Principal("alice", frozenset({"staff"}))
     client.transport.receive_reset()
+
+
+def test_who_is_allowed_nothing_is_told_so_at_the_first_octet() -> None:
+    world = World(policy=FakePolicy(lambda facts: DENY))
+    listen(world, required=True, identify=alice)
+    client = Client(world, ALICE)
+    client.greet()
+    assert client.ended
+    client.transport.receive_fin()
+    closed = the_end(world)
+    assert closed.outcome is Outcome.DENIED
+    assert closed.reason == "by its address or certificate"
+    assert closed.user == "alice"
 
 
 def test_who_logs_in_nevertheless_is_who_has_logged_in(world: World) -> None:
