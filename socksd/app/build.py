@@ -188,7 +188,7 @@ def build(
         refusals=lasting.refusals.page,
     )
     entrances = tuple(
-        Entrance(listener.name, listener.endpoint, made.endpoint, _front(listener, made))
+        Entrance(listener.name, made.place, made.endpoint, _front(listener, made))
         for listener, made in zip(config.listener, openings, strict=True)
     )
     rules = tuple(

@@ -41,10 +41,13 @@ class Opening:
 
     Attributes:
         endpoint: Listens, in clear.
+        place: Where, as an endpoint string; what else is written is not of
+            the port, which a reload that changes it leaves open.
         security: What TLS is then spoken by; ``None``: it is not.
     """
 
     endpoint: IStreamServerEndpoint
+    place: str
     security: Security | None = None
 
 
@@ -71,7 +74,7 @@ def opening(reactor: IReactorCore, text: str) -> Opening:
         others = [each for each in arguments if not _NAMED.fullmatch(each)]
         parse, parameters = _OURS[kind]
         return parse(reactor, _given(kind, parameters, others, named))
-    return Opening(_in_clear(reactor, text, kind))
+    return Opening(_in_clear(reactor, text, kind), text)
 
 
 def _in_clear(reactor: IReactorCore, text: str, kind: str) -> IStreamServerEndpoint:
@@ -194,7 +197,7 @@ def _secure(reactor: IReactorCore, kind: str, given: dict[str, str], security: S
     _check_port(port)
     interface = given["interface"]
     listens = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
-    return Opening(listens(reactor, port, backlog, interface), security)
+    return Opening(listens(reactor, port, backlog, interface), tcp(port, interface), security)
 
 
 # -- systemd --------------------------------------------------------------------
@@ -237,7 +240,8 @@ def _systemd(reactor: IReactorCore, given: dict[str, str]) -> Opening:
         if name
         else f"index={_number('systemd', 'index', index)}"
     )
-    return Opening(_Inherited(reactor, f"systemd:domain={domain}:{which}"))
+    text = f"systemd:domain={domain}:{which}"
+    return Opening(_Inherited(reactor, text), text)
 
 
 # What each kind takes, in order, with its defaults; None: it has to be given.

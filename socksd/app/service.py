@@ -68,7 +68,7 @@ class Entrance:
     """Where a configuration wants to listen: a listener's name, and its endpoint."""
 
     name: str
-    description: str  # the endpoint as it was written
+    description: str  # of where it listens: the same is not bound anew
     endpoint: IStreamServerEndpoint
     front: Front | None = None  # what comes before a session
 

@@ -140,6 +140,18 @@ def test_tls_listens_in_clear_and_has_what_tls_is_spoken_by(
     assert (made.security.identify is not None) == text.startswith("mtls")
 
 
+def test_what_tls_is_spoken_by_is_not_where_it_is_spoken(own: str) -> None:
+    """A reload that changes it, or begins or ends TLS, leaves the port open."""
+    texts = [
+        "tcp:443:interface=127.0.0.1",
+        f"ssl:443:privateKey={own}:interface=127.0.0.1",
+        f"mtls:443:interface=127.0.0.1:privateKey={own}:clientCA={own}:user=uri:backlog=7",
+        f"tls:{Path(own).parent}:interface=127.0.0.1",
+    ]
+    assert {opening(reactor, text).place for text in texts} == {"tcp:443:interface=127.0.0.1"}
+    assert opening(reactor, "unix:/run/socks").place == "unix:/run/socks"
+
+
 def test_in_clear_there_is_nothing_to_speak_tls_by() -> None:
     assert opening(reactor, "tcp:1080").security is None
 

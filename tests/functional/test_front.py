@@ -114,9 +114,14 @@ def test_certificates_are_chosen_by_name_and_read_again_by_a_reload(
         over_tls(port, GW, "gw.test").close()
         standing.sendall(GREETING)
         assert take(standing, 2) == b"\x05\x00"
+    gateway.configure(listener("tls", f"ssl:0:privateKey={path}:{HERE}") + ALLOW)
+    gateway.process.send_signal(signal.SIGHUP)
+    wait_for("the second reload", lambda: gateway.log().count("reloaded") == 2)
+    assert gateway.port_of("tls") == port
+    over_tls(port, GW, "gw.test").close()
     path.write_bytes(GW.key_pem)
     gateway.process.send_signal(signal.SIGHUP)
-    gateway.logged(r"not reloaded: listener\[1\]\.endpoint: .*no certificate for the key in")
+    gateway.logged(r"not reloaded: listener\[1\]\.endpoint: .*gw\.pem has no certificate")
     over_tls(port, GW, "gw.test").close()
 
 
