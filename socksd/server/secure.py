@@ -118,8 +118,7 @@ class SecureProtocol(SocksProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell of the end; of TLS that has not come about as the client's mistake."""
         error = reason.value
-        # SysCallError is only that the connection has ended in the middle of it.
-        if isinstance(error, SSL.Error) and not isinstance(error, SSL.SysCallError):
+        if isinstance(error, SSL.Error):
             reason = Failure(ProtocolError(f"TLS: {_said(error)}"))
         super().connectionLost(reason)
 
