@@ -129,7 +129,8 @@ class Preface(Protocol):
 
     def _arrived(self) -> Arrival:
         arrival = self._arrival
-        waited = arrival.runtime.clock.seconds() - self._began
+        runtime = arrival.runtime
+        waited = min(runtime.clock.seconds() - self._began, runtime.deadlines.handshake)
         if self._header is None or self._header.client is None:
             return replace(arrival, waited=waited)
         facts = replace(arrival.facts, client=self._header.client)

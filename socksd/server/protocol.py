@@ -39,7 +39,8 @@ class Arrival:
         runtime: What its session will begin with.
         facts: What is known of the client.
         port: The client's.
-        waited: Seconds since it was accepted, which count for its handshake.
+        waited: Seconds since it was accepted, which count for its handshake,
+            and are no more than that may take.
     """
 
     transport: IEndTransport
@@ -123,12 +124,17 @@ class Sessions:
         self._keep: Counter[int] = Counter()  # how many keep a Runtime, by its id()
         self._numbers = count(1)
 
-    def begin(self, end: End, runtime: Runtime, facts: Facts, client_port: int) -> Session:
+    def begin(
+        self, end: End, runtime: Runtime, facts: Facts, client_port: int, waited: float = 0.0
+    ) -> Session:
         """Begin one; it leaves by itself when it has closed."""
+        number = next(self._numbers)
+        session = Session(number, end, runtime, facts, client_port, self._closed, waited)
+        self._live.add(session)
         self._keep[id(runtime)] += 1
-        return self._begun(
-            Session(next(self._numbers), end, runtime, facts, client_port, self._closed)
-        )
+        end.carried_by(session)
+        self.door.entered(len(self._live) + len(self._expected), end.transport)
+        return session
 
     def expect(self, transport: IEndTransport, runtime: Runtime) -> None:
         """Count a connection that is to become a session, or to be given up."""
@@ -138,11 +144,9 @@ class Sessions:
 
     def arrived(self, end: End, arrival: Arrival) -> Session:
         """Begin one on a connection that was expected."""
-        del self._expected[arrival.transport]  # what it has kept its session keeps
-        number, runtime = next(self._numbers), arrival.runtime
-        return self._begun(
-            Session(number, end, runtime, arrival.facts, arrival.port, self._closed, arrival.waited)
-        )
+        runtime = self._expected.pop(arrival.transport)
+        self._keep[id(runtime)] -= 1  # now its session does
+        return self.begin(end, runtime, arrival.facts, arrival.port, arrival.waited)
 
     def give_up(self, transport: IEndTransport) -> None:
         """Expect no more of a connection, which is gone."""
@@ -155,19 +159,12 @@ class Sessions:
         for transport in tuple(self._expected):
             transport.abortConnection()
 
-    def _begun(self, session: Session) -> Session:
-        end = session.end
-        self._live.add(session)
-        end.carried_by(session)
-        self.door.entered(len(self), end.transport)
-        return session
-
     def _closed(self, session: Session) -> None:
         self._live.discard(session)
         self._gone(session.runtime)
 
     def _gone(self, runtime: Runtime) -> None:
-        self.door.left(len(self))
+        self.door.left(len(self._live) + len(self._expected))
         self._keep[id(runtime)] -= 1
         if not self._keep[id(runtime)]:
             del self._keep[id(runtime)]

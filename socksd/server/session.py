@@ -133,7 +133,7 @@ class Session:
         self._overdue = False
         self._paused = False
         self._deadline: IDelayedCall | None = None
-        self._arm(max(0.0, runtime.deadlines.handshake - waited))
+        self._arm(runtime.deadlines.handshake - waited)
         self.tell(SessionOpened(number, facts.client, client_port, facts.listener))
 
     # -- what the client's end tells us (ICarrier) ---------------------------
