@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet import reactor
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.testing import MemoryReactor
 
 from socksd.app.endpoints import opening, tcp
@@ -188,3 +189,20 @@ def test_a_socket_of_systemds_is_looked_for_only_when_it_is_listened_on(text: st
     with pytest.raises(OSError, match="no such socket") as caught:
         outcome(made.endpoint.listen(object()))
     assert caught.value.strerror == "systemd has passed no such socket (LISTEN_FDS)"
+
+
+def test_a_socket_of_systemds_is_adopted_as_it_is_described(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Twisted reads what was passed as it is imported, so it stands in here for itself."""
+    described = []
+
+    def passed(_: object, text: str) -> TCP4ServerEndpoint:
+        described.append(text)
+        return TCP4ServerEndpoint(memory, 1080)
+
+    memory = MemoryReactor()
+    monkeypatch.setattr("socksd.app.endpoints.serverFromString", passed)
+    outcome(opening(memory, "systemd:INET:name=socks").endpoint.listen(object()))
+    assert described == ["systemd:domain=INET:name=socks"]
+    assert len(memory.tcpServers) == 1
