@@ -234,6 +234,7 @@ class SessionClosed:
     unlisted: int = 0  # how many more there were
     logged: bool = True  # False: the rule wants no line of it in any log
     userid: str | None = None  # what a SOCKS4 client said of itself, unverified; escape it
+    certificate: str | None = None  # SHA-256 of the client's, verified, in hex
 
 
 Event = (

@@ -46,10 +46,15 @@ class Facts:
     destination: Destination | None = None
     address: IPAddress | None = None  # the one that would be dialled
     time: float = 0.0  # seconds since the epoch when the client connected; one for all questions
+    certificate: str | None = None  # SHA-256 of the verified one that the client has shown, in hex
 
     def known_as(self, principal: Principal) -> Facts:
         """Add who it is."""
         return replace(self, principal=principal)
+
+    def certified(self, principal: Principal, certificate: str) -> Facts:
+        """Add who it is by a verified certificate, and by which."""
+        return replace(self, principal=principal, certificate=certificate)
 
     def asking(self, command: Command, destination: Destination | None) -> Facts:
         """

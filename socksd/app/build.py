@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import InvalidAuthType, makeChecker
-from twisted.internet.interfaces import IAddress, IReactorCore, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IReactorCore,
+)
 
 from socksd.admin.routes import IReactorControlled, IReactorScraped, Routes
 from socksd.app import autoconfig
 from socksd.app.answers import UNWRITTEN, Answers
-from socksd.app.config import JOURNALD, Config
-from socksd.app.endpoints import is_overheard, listening_endpoint, opened
+from socksd.app.config import JOURNALD, Config, Listener
+from socksd.app.endpoints import Opening, is_overheard, opened, opening, secured
 from socksd.app.measures import Measures
 from socksd.app.notify import Manager, Notifier
 from socksd.app.reload import IReactorReloading, Reloader, Source
@@ -52,6 +57,7 @@ from socksd.relay.choose import choose, switchboard
 from socksd.relay.readers import Readers
 from socksd.relay.udp import associate
 from socksd.server.door import Door
+from socksd.server.front import Front
 from socksd.server.protocol import Sessions, client_of
 from socksd.server.runtime import Runtime
 from socksd.server.spoken import dialogues
@@ -180,7 +186,7 @@ def build(
             password files, name servers, and the policy's own tests.
     """
     problems: list[Problem] = []
-    endpoints = _endpoints(config, reactor, problems)
+    openings = _openings(config, reactor, problems)
     parts: list[Part] = []
 
     def part(made_of: Hashable, make: Callable[[], Part]) -> Any:
@@ -277,8 +283,8 @@ def build(
         refusals=lasting.refusals.page,
     )
     entrances = tuple(
-        Entrance(listener.name, listener.endpoint, endpoint)
-        for listener, endpoint in zip(config.listener, endpoints, strict=True)
+        Entrance(listener.name, made.place, made.endpoint, _front(listener, made))
+        for listener, made in zip(config.listener, openings, strict=True)
     )
     rules = tuple(
         (rule.id, f"would {rule.action.value}" if rule.on_trial else rule.action.value)
@@ -290,6 +296,11 @@ def build(
 def _switchboard(reactor: IReactor, switched: bool) -> Part:
     board = switchboard(reactor) if switched else None
     return Part() if board is None else Part(board.start, board.stop, board)
+
+
+def _opened(found: Opening, what: str, factory: IProtocolFactory) -> IListeningPort:
+    port: IListeningPort = opened(found.endpoint, secured(found, factory), what)
+    return port
 
 
 def _access_log(config: Config, reactor: IReactor) -> Part:
@@ -305,18 +316,22 @@ def _access_log(config: Config, reactor: IReactor) -> Part:
     return Part(log.open, log.close, log)
 
 
-def _endpoints(
-    config: Config, reactor: IReactor, problems: list[Problem]
-) -> Sequence[IStreamServerEndpoint]:
+def _openings(config: Config, reactor: IReactor, problems: list[Problem]) -> Sequence[Opening]:
     made = [
         _attempt(
-            partial(listening_endpoint, reactor, listener.endpoint),
+            partial(opening, reactor, listener.endpoint),
             f"listener[{index}].endpoint",
             problems,
         )
         for index, listener in enumerate(config.listener)
     ]
-    return [endpoint for endpoint in made if endpoint is not None]
+    return [each for each in made if each is not None]
+
+
+def _front(listener: Listener, made: Opening) -> Front | None:
+    if listener.proxy_protocol is None and made.security is None:
+        return None
+    return Front(listener.proxy_protocol, made.security)
 
 
 def _scraped(
@@ -334,18 +349,14 @@ def _scraped(
         return None
     from socksd.admin.scrape import MetricsListener  # twisted.web, for those who want it
 
-    endpoint = _attempt(
-        partial(listening_endpoint, reactor, config.metrics.endpoint), path, problems
-    )
+    endpoint = _attempt(partial(opening, reactor, config.metrics.endpoint), path, problems)
     if endpoint is None:
         return None
 
     def sample() -> Callable[[], bytes]:
         return partial(render, tuple(chain.from_iterable(ask() for ask in lasting.measures)))
 
-    return MetricsListener(
-        lambda factory: opened(endpoint, factory, "metrics"), sample, CONTENT_TYPE, reactor
-    )
+    return MetricsListener(partial(_opened, endpoint, "metrics"), sample, CONTENT_TYPE, reactor)
 
 
 def _dashboard(
@@ -365,14 +376,12 @@ def _dashboard(
         problems.append(Problem("dashboard", message))
     from socksd.admin.dashboard import Dashboard, Gate  # twisted.web, for those who want it
 
-    endpoint = _attempt(
-        partial(listening_endpoint, reactor, wanted.endpoint), "dashboard.endpoint", problems
-    )
+    endpoint = _attempt(partial(opening, reactor, wanted.endpoint), "dashboard.endpoint", problems)
     if endpoint is None:
         return None
     watching = lasting.watching
     return Dashboard(
-        lambda factory: opened(endpoint, factory, "dashboard"),
+        partial(_opened, endpoint, "dashboard"),
         lasting.routes,
         Gate(watching.log_in, watching.admits, lambda peer: client_of(cast("IAddress", peer))[0]),
         watching.subscribe,
@@ -389,13 +398,11 @@ def _pac(
     from socksd.admin.autoconfig import Autoconfig  # twisted.web, for those who want it
 
     problems += autoconfig.problems(config)
-    endpoint = _attempt(
-        partial(listening_endpoint, reactor, config.pac.endpoint), "pac.endpoint", problems
-    )
+    endpoint = _attempt(partial(opening, reactor, config.pac.endpoint), "pac.endpoint", problems)
     if endpoint is None:
         return None
     return Autoconfig(
-        lambda factory: opened(endpoint, factory, "pac"),
+        partial(_opened, endpoint, "pac"),
         lambda client, here: autoconfig.write(lasting.watching.gateway, client, here),
         reactor,
     )

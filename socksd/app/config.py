@@ -257,6 +257,25 @@ def _address(value: object) -> IPAddress | None:
     return host
 
 
+def _balancers(value: object) -> tuple[IPNetwork, ...] | None:
+    if value == "off":
+        return None
+    form = 'must be "off", or the networks of balancers, as { from = ["10.0.0.2/32"] }'
+    if not isinstance(value, dict):
+        raise ValueError(f"{form}, not {_kind(value)}")
+    for key in value:
+        if key != "from":
+            raise ValueError(f"{form}; it has no key {key!r}{did_you_mean(key, ['from'])}")
+    networks = value.get("from")
+    if not isinstance(networks, list) or not networks:
+        raise ValueError(form)
+    found = tuple(dict.fromkeys(map(_network, networks)))
+    for network in found:
+        if not network.prefixlen:  # then anybody could say to be anybody
+            raise ValueError(f"{str(network)!r} is everybody; name the balancers")
+    return found
+
+
 def _explicit(value: object) -> bool:
     if value not in ("explicit", "open"):
         raise ValueError(f'must be "explicit" or "open", not {value!r}')
@@ -274,6 +293,8 @@ class Listener:
     name: Annotated[str, _name]
     endpoint: Annotated[str, _some_text]  # a Twisted endpoint string, not looked into here
     protocols: Annotated[tuple[str, ...], _protocols] = PROTOCOLS
+    # Whose connections begin with a PROXY header, and nobody else may come; None: all may.
+    proxy_protocol: Annotated[tuple[IPNetwork, ...] | None, _balancers] = None
 
 
 @attrs.frozen

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from socksd.app.config import Config
 from socksd.app.endpoints import opened
 from socksd.errors import ConfigError, Problem
+from socksd.server.front import Front
 from socksd.server.protocol import Sessions, SocksFactory
 from socksd.server.runtime import Runtime
 
@@ -66,8 +67,9 @@ class Entrance:
     """Where a configuration wants to listen: a listener's name, and its endpoint."""
 
     name: str
-    description: str  # the endpoint as it was written
+    description: str  # of where it listens: the same is not bound anew
     endpoint: IStreamServerEndpoint
+    front: Front | None = None  # what comes before a session
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,6 +195,7 @@ class Gateway(Service):
         for listener, entrance in zip(listeners, generation.entrances, strict=True):
             listener.factory.listener = entrance.name
             listener.factory.runtime = generation.runtime
+            listener.factory.front = entrance.front
         self.listeners = listeners
         self._close([listener for listener in before if listener not in listeners])
         self.sessions.door.most = generation.config.limits.sessions
@@ -206,8 +209,7 @@ class Gateway(Service):
         listeners, self.listeners = self.listeners, []
         await gatherResults([maybeDeferred(each.port.stopListening) for each in listeners])
         await self._drain()
-        for session in self.sessions:
-            session.stop()
+        self.sessions.stop()
         for _ in range(_MOST_TURNS):
             if not len(self.sessions):
                 break
@@ -280,7 +282,7 @@ class Gateway(Service):
         Raises:
             OSError: It cannot be, and why, by the listener's name.
         """
-        factory = SocksFactory(entrance.name, runtime, self.sessions)
+        factory = SocksFactory(entrance.name, runtime, self.sessions, entrance.front)
         port = opened(entrance.endpoint, factory, f"listener {entrance.name!r}")
         self.sessions.door.guard(port)
         _log.info(

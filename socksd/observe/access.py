@@ -33,6 +33,7 @@ Every object has all of these keys, and no others:
 ``addresses``   where the name has led, in order, 16 at most: of more, those
                 that are permitted, if any is
 ``unlisted``    how many addresses were left out
+``certificate`` SHA-256 of the client's verified one, in hex; null: there was none
 ============= ===============================================================
 
 The keys from ``groups`` on, with those above, are all that a decision uses:
@@ -100,6 +101,7 @@ def record(event: SessionClosed) -> str:
             "reports": {each.rule: f"would_{each.verdict.value}" for each in event.reports},
             "addresses": list(map(str, event.addresses)),
             "unlisted": event.unlisted,
+            "certificate": event.certificate,
         }
     )
 

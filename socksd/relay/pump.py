@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, Tally
+from socksd.interfaces import EndedBy, ICarrier, IEnd, IEndTransport, IRelay, Tally
 
 
 @implementer(IRelay)
@@ -149,6 +149,7 @@ class _Side:
         octets: How many have arrived here.
         moved: When some last did, or had left the other's buffer.
         ended: No more will arrive.
+        finished: FIN was sent, or will be behind what is still to be sent.
         closing: Closed or reset by us; what still arrives has nowhere to go.
         gone: The connection is lost.
     """
@@ -159,6 +160,7 @@ class _Side:
         "closing",
         "end",
         "ended",
+        "finished",
         "gone",
         "moved",
         "name",
@@ -177,6 +179,7 @@ class _Side:
         self.octets = 0
         self.moved = seconds()
         self.ended = False
+        self.finished = False
         self.closing = False
         self.gone = False
         self._pump = pump
@@ -223,6 +226,7 @@ class _Side:
 
     def end_writing(self) -> None:
         """Send FIN behind what is still to be sent."""
+        self.finished = True
         self.transport.unregisterProducer()
         self.end.finish_writing()
 
@@ -230,7 +234,12 @@ class _Side:
         """Close in order, behind what is still to be sent."""
         self.closing = True
         self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        if self.secure and self.finished:
+            # TLS has sent close_notify, and would wait for the peer's for ever.
+            below: IEndTransport = self.transport.transport  # type: ignore[attr-defined]  # Twisted's
+            below.loseConnection()
+        else:
+            self.transport.loseConnection()
 
     def abort(self) -> None:
         """Reset the connection."""

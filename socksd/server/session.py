@@ -112,8 +112,13 @@ class Session:
         facts: Facts,
         client_port: int,
         forget: Callable[[Session], None],
+        waited: float = 0.0,
     ) -> None:
-        """Begin with a client that has just connected; *forget* is called at the very end."""
+        """
+        Begin with a client that has just connected, or *waited* seconds ago.
+
+        *forget* is called at the very end.
+        """
         self.number = number
         self.end = end
         self.runtime = runtime
@@ -136,7 +141,7 @@ class Session:
         self.overdue = False
         self._paused = False
         self._deadline: IDelayedCall | None = None
-        self._arm(runtime.deadlines.handshake)
+        self._arm(runtime.deadlines.handshake - waited)
         self.tell(SessionOpened(number, facts.client, client_port, facts.listener))
 
     # -- what the client's end tells us (ICarrier) ---------------------------
@@ -173,7 +178,9 @@ class Session:
             self.end.transport.loseConnection()
 
     def lost(self, reason: Failure) -> None:
-        """Hear that the connection is gone, before a relay had it."""
+        """Hear that the connection is gone, before a relay had it; ProtocolError: TLS never was."""
+        if self._outcome is None and isinstance(reason.value, ProtocolError):
+            self._outcome = (Outcome.PROTOCOL_ERROR, str(reason.value))
         self._left()
         self._close()
 
@@ -277,11 +284,15 @@ class Session:
 
     def methods(self) -> Sequence[Method]:
         """Name the methods of authentication that would do for this client, the best first."""
-        return self.runtime.authenticator.methods(self.facts.client)
+        acceptable = self.runtime.authenticator.methods(self.facts.client)
+        if self.facts.certificate is None:
+            return acceptable
+        return (Method.NO_AUTHENTICATION, *acceptable)  # it has shown who it is
 
     def anonymous(self) -> None:
-        """Take the client as one without login."""
-        self.facts = self.facts.known_as(ANONYMOUS)
+        """Take the client as one without login, or as whom its certificate says."""
+        if self.facts.certificate is None:
+            self.facts = self.facts.known_as(ANONYMOUS)
         self.enter(State.REQUESTING)
 
     def log_in(self, username: bytes, password: bytes) -> None:
@@ -315,7 +326,8 @@ class Session:
         """Begin the dialogue that *octet* is the first of, unless that is the end of it."""
         self.enter(State.NEGOTIATING)
         if self.ask(self.facts).verdict is Verdict.DENY:
-            self.finish(Outcome.DENIED, "by its address")
+            shown = " or certificate" if self.facts.certificate else ""
+            self.finish(Outcome.DENIED, f"by its address{shown}")
             return None
         speaker = self.runtime.dialogues[self.facts.listener].get(octet)
         if speaker is None:
@@ -471,6 +483,7 @@ class Session:
                 unlisted=self.unlisted,
                 logged=decision.log if decision else True,
                 userid=_userid(request),
+                certificate=facts.certificate,
             )
         )
         self._forget(self)

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ from socksd.observe.sinks import OutputLog
 from socksd.relay.line import Line
 from socksd.relay.pump import Pump
 from socksd.server.door import Door
+from socksd.server.front import Front
 from socksd.server.protocol import Sessions
+from tests import authority
 from tests.observe.closed import DENIED, SERVED
 from tests.relay.test_contract import noise
 
@@ -326,3 +329,22 @@ async def test_a_client_is_carried_to_its_target_and_back(
         assert not len(gateway.sessions)
     finally:
         await gateway.stopService()
+
+
+def test_a_listener_has_what_comes_before_its_sessions(
+    tmp_path: Path, reactor: Any, common: Lasting
+) -> None:
+    own = authority.server("gw.example").write(tmp_path, "gw.pem")
+    balancers = (ip_network("10.0.0.2"),)
+    plain, proxied, secure, both = (
+        Listener("plain", "tcp:1"),
+        Listener("proxied", "tcp:2", proxy_protocol=balancers),
+        Listener("secure", f"ssl:3:privateKey={own}"),
+        Listener("both", f"ssl:4:privateKey={own}", proxy_protocol=balancers),
+    )
+    generation = build(Config(listener=(plain, proxied, secure, both)), reactor, common)
+    fronts = [entrance.front for entrance in generation.entrances]
+    assert fronts[0] is None
+    assert fronts[1] == Front(balancers)
+    assert [each is not None and each.balancers for each in fronts[2:]] == [None, balancers]
+    assert all(each is not None and each.security for each in fronts[2:])

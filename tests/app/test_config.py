@@ -74,6 +74,7 @@ KEYS: dict[str, Any] = {
     "listener.name": LOCAL.name,
     "listener.endpoint": LOCAL.endpoint,
     "listener.protocols": LOCAL.protocols,
+    "listener.proxy_protocol": LOCAL.proxy_protocol,
 } | {
     f"{table}.{attribute.name}": attribute.default
     for table, kind in (
@@ -101,6 +102,12 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("listener.name", '"office"', "office", '"of fice"'),
     ("listener.endpoint", '"tcp:1"', "tcp:1", '""'),
     ("listener.protocols", '["socks4a"]', ("socks4a",), '["socks"]'),
+    (
+        "listener.proxy_protocol",
+        '{ from = ["10.0.0.2/32", "fd00::/64", "10.0.0.2"] }',
+        (IPv4Network("10.0.0.2/32"), IPv6Network("fd00::/64")),
+        '{ from = "10.0.0.2" }',
+    ),
     ("server.drain", '"0s"', 0.0, '"-1s"'),
     ("auth.authenticators", '["htpasswd:f"]', ("htpasswd:f",), '"htpasswd:f"'),
     ("auth.anonymous", '["10.0.0.0/8"]', (IPv4Network("10.0.0.0/8"),), '"10.0.0.0/8"'),
@@ -233,6 +240,24 @@ def test_no_key_takes_what_is_no_value_of_its_kind(key: str, wrong: str) -> None
     path, message = next(iter(problems(with_value(key, wrong)).items()))
     assert path.startswith(key.replace("listener.", "listener[0]."))
     assert "must be" in message or "needs a unit" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('"on"', 'must be "off", or the networks of balancers'),
+        ('["10.0.0.2"]', "not a list"),
+        ('{ form = ["10.0.0.2"] }', "it has no key 'form'; did you mean 'from'?"),
+        ("{ from = [] }", 'as { from = ["10.0.0.2/32"] }'),
+        ('{ from = ["balancer"] }', "'balancer' is not a network"),
+        ('{ from = ["10.0.0.2/24"] }', "did you mean '10.0.0.0/24'?"),
+        ('{ from = ["10.0.0.2", "::/0"] }', "'::/0' is everybody; name the balancers"),
+    ],
+)
+def test_who_may_say_for_whom_it_connects_has_to_be_said(value: str, said: str) -> None:
+    path, message = problem(f"version = 1\n{LISTENER}proxy_protocol = {value}\n")
+    assert path == "listener[0].proxy_protocol"
+    assert said in message
 
 
 @pytest.mark.parametrize(

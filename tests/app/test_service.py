@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ from socksd.app.service import (
 )
 from socksd.errors import ConfigError
 from socksd.events import Outcome, SessionClosed
+from socksd.server.front import Front, Preface
+from socksd.server.protocol import SocksProtocol
 from tests.fakes import FakeTransport, outcome
 from tests.server.world import World
 
@@ -425,3 +428,19 @@ def test_what_is_scheduled_by_the_old_time_is_left_at_it() -> None:
     go_by_monotonic_time(clock)
     assert clock.seconds() == 0
     call.cancel()
+
+
+def test_a_reload_swaps_what_comes_before_a_session() -> None:
+    """Certificates, and whose PROXY headers are taken; the port stays open."""
+    scene = Scene(FakePort())
+    scene.gateway.startService()
+    assert isinstance(scene.connect().protocol, SocksProtocol)
+    fronted = scene.generation({"office": FakePort()})
+    (entrance,) = fronted.entrances
+    front = Front((ip_network("127.0.0.1"),))
+    scene.gateway.adopt(replace(fronted, entrances=(replace(entrance, front=front),)))
+    waiting = scene.connect()
+    assert isinstance(waiting.protocol, Preface)
+    outcome_of_it = scene.gateway.stopService()
+    assert waiting.gone == "reset"
+    outcome(outcome_of_it)

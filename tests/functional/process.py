@@ -124,6 +124,10 @@ class Gateway:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    def port_of(self, listener: str) -> int:
+        """Give the port of a listener that its configuration adds."""
+        return int(self.logged(rf"listening name={listener} on \S+:\d+").rpartition(":")[2])
+
     def configure(self, config: str) -> None:
         """Write the configuration; one that runs has to be told to look."""
         self.file.write_text(

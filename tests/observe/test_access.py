@@ -113,6 +113,7 @@ def test_a_session_is_one_object() -> None:
         "reports": {"trial": "would_deny"},
         "addresses": ["93.184.216.34", "2001:db8::1"],
         "unlisted": 0,
+        "certificate": None,
     }
 
 
@@ -141,7 +142,7 @@ def test_what_is_not_known_is_null() -> None:
     nothing = {key for key, value in parsed.items() if value is None}
     assert nothing == {
         *("user", "userid", "command", "host", "port", "address", "rule", "reply"),
-        *("literal", "asked", "verdict"),
+        *("literal", "asked", "verdict", "certificate"),
     }
 
 
