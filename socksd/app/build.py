@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -11,7 +12,11 @@ from typing import Any, TypeVar
 import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import InvalidAuthType, makeChecker
-from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IReactorCore,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
 
 from socksd.admin.routes import IReactorControlled, Routes
 from socksd.app.answers import UNWRITTEN, Answers
@@ -21,12 +26,15 @@ from socksd.app.reload import IReactorReloading, Reloader, Source
 from socksd.app.service import Entrance, Gateway, Generation, Part
 from socksd.egress.cache import CachingResolver
 from socksd.egress.dial import DialEndpoint
-from socksd.egress.direct import DirectEgress
+from socksd.egress.direct import DirectEgress, tcp_endpoint
 from socksd.egress.resolve import IReactorResolving, resolver_from
+from socksd.egress.sourced import SourcedEgress, try_source
 from socksd.errors import ConfigError, Problem
 from socksd.events import Observer
+from socksd.facts import DIRECT, Facts
 from socksd.identity.portal import Authenticator
 from socksd.identity.threads import LoginThreads
+from socksd.interfaces import IEgress, IEnd, IRelay
 from socksd.observe.access import AccessLog
 from socksd.observe.counters import RuleCounters
 from socksd.observe.fanout import observers
@@ -34,7 +42,9 @@ from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
 from socksd.observe.refusals import Refusals
 from socksd.policy.cases import failures
+from socksd.policy.load import below
 from socksd.relay.choose import choose, switchboard
+from socksd.relay.throttle import Budgets
 from socksd.server.door import Door
 from socksd.server.protocol import Sessions
 from socksd.server.runtime import Runtime
@@ -135,6 +145,7 @@ def build(
     resolver = _resolver(config, reactor, problems)
     policy = config.policy()
     problems += failures(policy, config.test)
+    problems += _sources(config)
     if problems or authenticator is None or resolver is None:
         raise ConfigError(problems)
     authenticator = part(("authenticator", config.auth), lambda: Part(what=authenticator))
@@ -167,24 +178,40 @@ def build(
 
         part(("control", config.control.socket), control)
     deadlines = config.deadlines
+    dialling: Callable[..., IStreamClientEndpoint] = (
+        partial(tcp_endpoint, reactor, timeout=deadlines.connect)
+        if board is None
+        else partial(DialEndpoint, reactor, board)
+    )
+    direct = partial(DirectEgress, reactor, deadlines.connect)
+    routes: dict[str, IEgress] = {DIRECT: direct(dialling)} | {
+        name: SourcedEgress(route.source, direct, dialling) for name, route in config.route.items()
+    }
+    relay = partial(
+        choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
+    )
+    limited: dict[str, Callable[[Facts, IEnd, IEnd], IRelay]] = {}
+    for name, limit in config.limit.items():
+        within = partial(relay, idle=limit.idle or deadlines.idle)
+        budgets = None
+        if limit.bandwidth is not None:
+            made_of = ("limit", name, limit.bandwidth)
+            budgets = part(made_of, partial(_budgets, limit.bandwidth, reactor))
+        limited[name] = partial(_relay_within, within, budgets)
     runtime = Runtime(
         clock=reactor,
         dialogues={each.name: dialogues(each.protocols) for each in config.listener},
         authenticator=authenticator,
         policy=policy,
         resolver=resolver,
-        egress=DirectEgress(
-            reactor,
-            deadlines.connect,
-            partial(DialEndpoint, reactor, board) if board is not None else None,
-        ),
-        relay=partial(
-            choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
-        ),
+        egress=routes.pop(DIRECT),
+        relay=relay,
         observer=observers(*listening),
         deadlines=Deadlines(**attrs.asdict(deadlines)),
         early_data=config.limits.early_data,
         refusals=lasting.refusals.page,
+        routes=routes,
+        limited=limited,
     )
     entrances = tuple(
         Entrance(listener.name, listener.endpoint, endpoint)
@@ -200,6 +227,33 @@ def build(
 def _switchboard(reactor: IReactor, switched: bool) -> Part:
     board = switchboard(reactor) if switched else None
     return Part() if board is None else Part(board.start, board.stop, board)
+
+
+def _budgets(bandwidth: int, reactor: IReactor) -> Part:
+    return Part(what=Budgets(bandwidth, reactor))
+
+
+def _relay_within(
+    relay: Callable[..., IRelay], budgets: Budgets | None, facts: Facts, client: IEnd, target: IEnd
+) -> IRelay:
+    """Make a relay that shares its budget with all others of the same user, or client."""
+    if budgets is None:
+        return relay(client, target)
+    user = facts.principal.name if facts.principal else None
+    return relay(client, target, budget=budgets.of(user or facts.client))
+
+
+def _sources(config: Config) -> Iterator[Problem]:
+    """Find source addresses that this host does not have."""
+    for name, route in config.route.items():
+        for source in route.source:
+            try:
+                try_source(source)
+            except OSError as error:
+                reason = f"cannot connect from {source}: {error.strerror}"
+                if error.errno == errno.EADDRNOTAVAIL:
+                    reason = f"{source} is none of this host's addresses"
+                yield Problem(f"{below('route', name)}.source", reason)
 
 
 def _endpoints(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twisted.internet.interfaces import IReactorTime
 
 from socksd.address import IPAddress
 from socksd.events import Observer
+from socksd.facts import Facts
 from socksd.interfaces import IAuthenticator, IEgress, IEnd, IPolicy, IRelay, IResolver
 from socksd.server.dialogue import Dialogues
 from socksd.server.states import Deadlines
@@ -24,7 +25,10 @@ class Runtime:
 
     Attributes:
         dialogues: By a listener's name, what to speak with whom.
-        relay: Makes the relay between a client's end and a target's.
+        egress: The route that is taken where a rule names no other,
+        routes: and the others, by their names.
+        relay: Makes the relay between a client's end and a target's,
+        limited: and, by the names of limits, that of a client with these facts.
         early_data: Octets a client may send ahead while it is our turn.
         refusals: Writes the page of what a client at this address, with this
             user, has been refused; plain text instead of HTML where it is
@@ -42,3 +46,5 @@ class Runtime:
     deadlines: Deadlines
     early_data: int
     refusals: Callable[[IPAddress, str | None, bool], str]
+    routes: Mapping[str, IEgress] = field(default_factory=dict)
+    limited: Mapping[str, Callable[[Facts, IEnd, IEnd], IRelay]] = field(default_factory=dict)

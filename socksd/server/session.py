@@ -227,7 +227,12 @@ class Session:
 
     def relay(self, target: IEnd, bound: Destination) -> None:
         """Tell the client that *target* has answered, and carry until both have ended."""
-        self.carry(self.runtime.relay(self.end, target), bound, target)
+        runtime, limits = self.runtime, self.decision.limits if self.decision else ""
+        if limits:
+            relay = runtime.limited[limits](self.facts, self.end, target)
+        else:
+            relay = runtime.relay(self.end, target)
+        self.carry(relay, bound, target)
 
     def carry(
         self, relay: IRelay, bound: Destination | None = None, target: IEnd | None = None
