@@ -122,7 +122,7 @@ class Throttle:
     def leave(self, waiting: Waiting) -> None:
         """Grant it nothing; whoever does not wait may say so, too."""
         self._queue.pop(waiting, None)
-        if not self._queue and self._wake is not None:
+        if not self._queue and self._wake is not None and self._wake.active():
             self._wake.cancel()
             self._wake = None
 
@@ -131,16 +131,14 @@ class Throttle:
         self._wake = self._clock.callLater(max(0.0, delay), self._grant)
 
     def _grant(self) -> None:
-        self._wake = None
+        # While we are at it _wake is not None: whoever waits again is seen to below.
         due = self._clock.seconds() + _EARLY
-        # Not whoever asks for more while we are at it: that is for the next time.
-        turns = len(self._queue)
-        while turns and self._queue and self._bucket.when(self.quantum) <= due:
-            turns -= 1
+        while self._queue and self._bucket.when(self.quantum) <= due:
             waiting, _ = self._queue.popitem(last=False)
             self.spend(self.quantum)
             waiting.granted(self.quantum)
-        if self._queue and self._wake is None:
+        self._wake = None
+        if self._queue:
             self._sleep()
 
 
