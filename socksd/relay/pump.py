@@ -86,7 +86,7 @@ class Pump:
     def read_ended(self, side: _Side) -> None:
         """Pass FIN on; the second one ends the relay."""
         side.ended = True
-        self._deadline.reset(self._linger)
+        self._linger_on()
         if side.other.ended:
             side.close()
             side.other.close()
@@ -109,8 +109,13 @@ class Pump:
             side.other.abort()
         else:
             side.ended = True
-            self._deadline.reset(self._linger)
+            self._linger_on()
             side.other.close()
+
+    def _linger_on(self) -> None:
+        # Not reset(): to make a call sooner Twisted looks for it among all there are.
+        self._deadline.cancel()
+        self._deadline = self._clock.callLater(self._linger, self._look)
 
     def _look(self) -> None:
         """See whether it is time to end; else come back when it may be."""
