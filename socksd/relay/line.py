@@ -359,7 +359,7 @@ class _Side:
                 self.readable = False
 
     def haul(self, share: int) -> int:
-        """Move up to *share* octets of bulk; give how many it was."""
+        """Move about *share* octets of bulk; give how many it was."""
         self.queued = False
         if self._line.over:
             return 0
@@ -367,9 +367,9 @@ class _Side:
         # A pipe is for bulk: chatter is here when memory is crowded.
         pipe = self._board.pipes.take() if self.bulk else None
         if pipe is None:
-            self._copy(share)
+            self._copy(share, len(_BUFFER))
         else:
-            self._splice(share, pipe)
+            self._splice(share, SIZE, pipe)
         moved = self.octets - before
         self.bulk = moved >= _BULK
         if moved:
@@ -379,14 +379,14 @@ class _Side:
             self._board.haul(self)
         return moved
 
-    def _splice(self, share: int, pipe: Pipe) -> None:
-        """Move octets through a pipe, which is empty."""
+    def _splice(self, share: int, most: int, pipe: Pipe) -> None:
+        """Move octets through a pipe, which is empty; *most* at once."""
         self._pipe = pipe
         ended = False
         while share > 0:
             try:
                 # Into an empty pipe: so it is the socket that would block.
-                count = splice(self.descriptor, pipe.into, min(share, SIZE), flags=_SPLICE)
+                count = splice(self.descriptor, pipe.into, most, flags=_SPLICE)
             except BlockingIOError:
                 self.readable = False
                 break
@@ -408,13 +408,12 @@ class _Side:
         if ended:
             self._read_ended()
 
-    def _copy(self, share: int) -> None:
-        """Move octets through memory, and leave none there."""
+    def _copy(self, share: int, most: int) -> None:
+        """Move octets through memory, *most* at once, and leave none there."""
         other = self.other
         while share > 0 and self.readable and other.writable:
-            wanted = min(share, len(_BUFFER))
             try:
-                count = self.sock.recv_into(_BUFFER, wanted, MSG_PEEK)
+                count = self.sock.recv_into(_BUFFER, most, MSG_PEEK)
             except BlockingIOError:
                 self.readable = False
                 return
@@ -439,7 +438,7 @@ class _Side:
             share -= sent
             if sent < count:
                 other.writable = False
-            elif count < wanted and not self.hung:
+            elif count < most and not self.hung:
                 self.readable = False
 
     def _keep(self, octets: bytes | memoryview) -> None:
@@ -587,6 +586,14 @@ class _ThrottledSide(_Side):
         moved = super().haul(min(octets, share))
         self._throttle.spend(moved - octets)
         return moved
+
+    # Once, for a share is what is enough and not what is too much.
+
+    def _splice(self, share: int, most: int, pipe: Pipe) -> None:
+        super()._splice(1, min(share, most), pipe)
+
+    def _copy(self, share: int, most: int) -> None:
+        super()._copy(1, min(share, most))
 
     def granted(self, octets: int) -> None:
         """Move so many in the next turn of the reactor."""
