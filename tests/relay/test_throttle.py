@@ -134,14 +134,14 @@ def test_who_waits_is_granted_a_quantum_when_there_is_one(clock: Clock, throttle
 
 
 def test_nobody_takes_anything_past_the_queue(clock: Clock, throttle: Throttle) -> None:
-    throttle.take(BURST)
-    taker = Taker(clock, then=throttle.wait)
+    """Not even what is there: it is for who has waited longer."""
+    taker = Taker(clock)
     throttle.wait(taker)
-    clock.advance(0.099)
+    assert not throttle.open
     assert throttle.take(1) == 0
-    throttle.leave(taker)
-    clock.advance(0.001)
-    assert throttle.take(1) == 1
+    clock.advance(0)
+    assert taker.turns == [(0.0, QUANTUM)]
+    assert throttle.take(BURST) == BURST - QUANTUM
 
 
 def test_turns_are_taken_in_turn(clock: Clock, throttle: Throttle) -> None:
