@@ -398,12 +398,32 @@ def slices(change: Callable[[int, soak.Slice], soak.Slice]) -> list[soak.Slice]:
             id="memory that finds its level",
         ),
         pytest.param(
+            lambda index, one: replace(one, rss=one.rss + index % 2 * soak.MIB),
+            True,
+            id="an arena that comes and goes",
+        ),
+        pytest.param(
+            lambda index, one: replace(one, rss=one.rss + index * 32_000, connections=2000),
+            True,
+            id="less than a connection could leave",
+        ),
+        pytest.param(
+            lambda index, one: replace(one, rss=one.rss + index * 480_000, connections=20_000),
+            False,
+            id="24 octets a connection",
+        ),
+        pytest.param(
             lambda index, one: replace(one, rss=one.rss + index * soak.MIB),
             False,
             id="memory that grows",
         ),
         pytest.param(
             lambda index, one: replace(one, descriptors=11 + index), False, id="descriptors"
+        ),
+        pytest.param(
+            lambda index, one: replace(one, descriptors=27 if index in (2, 15) else 11),
+            True,
+            id="a pool that is full now and then",
         ),
         pytest.param(lambda index, one: replace(one, wrong=index == 3), False, id="wrong"),
         pytest.param(lambda index, one: replace(one, missing=index == 3), False, id="missing"),

@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from socksd.address import Destination
-from socksd.app.config import Config, parse_config
+from socksd.app.config import Config, Limit, Route, parse_config
 from socksd.app.main import main
 from socksd.app.tap import Options
 from socksd.codes import Command, ReplyCode
@@ -40,6 +40,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text()
 REFERENCE = (ROOT / "docs" / "configuration.rst").read_text()
 REPLAY = (ROOT / "docs" / "replay.rst").read_text()
+EXAMPLE = (ROOT / "etc" / "socksd.toml").read_text()
 POLICY = (ROOT / "docs" / "policy.rst").read_text()
 
 CLIENT = ip_address("10.20.0.7")
@@ -115,6 +116,17 @@ def test_every_key_is_documented_with_its_default_and_no_other() -> None:
         written = "\n".join(f"{key} = {value}" for key, value in defaults.items() if value)
         text = f"version = 1\n[{field.name}]\n{written}\n"
         assert parse_config(text, "the page") == Config(), field.name
+
+
+@pytest.mark.parametrize(("table", "kind"), [("limit", Limit), ("route", Route)])
+def test_every_key_of_a_table_with_a_name_is_documented_and_in_the_example(
+    table: str, kind: type
+) -> None:
+    keys = {key.name for key in attrs.fields(kind)}
+    page = section(REFERENCE, f"``[{table}.NAME]``")
+    assert set(re.findall(r"^``(\w+)``$", page, re.MULTILINE)) == keys
+    example = re.findall(rf"^#\[{table}\.\w+\].*\n((?:#\w.*\n)+)", EXAMPLE, re.MULTILINE)
+    assert set(re.findall(r"^#(\w+) = ", "".join(example), re.MULTILINE)) == keys
 
 
 @pytest.mark.parametrize(

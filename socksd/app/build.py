@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -18,6 +19,7 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
     IReactorCore,
+    IStreamClientEndpoint,
 )
 
 from socksd.admin.routes import IReactorControlled, IReactorScraped, Routes
@@ -34,14 +36,16 @@ from socksd.app.signals import OnSignal
 from socksd.app.watching import Watching
 from socksd.egress.cache import CachingResolver
 from socksd.egress.dial import DialEndpoint
-from socksd.egress.direct import DirectEgress
+from socksd.egress.direct import DirectEgress, tcp_endpoint
 from socksd.egress.listen import Listening
 from socksd.egress.resolve import IReactorResolving, resolver_from
+from socksd.egress.sourced import SourcedEgress, try_source
 from socksd.errors import ConfigError, Problem
 from socksd.events import Observer
+from socksd.facts import DIRECT, Facts
 from socksd.identity.portal import Authenticator
 from socksd.identity.threads import LoginThreads
-from socksd.interfaces import IEnd, IRelay
+from socksd.interfaces import IEgress, IEnd, IRelay
 from socksd.observe import access
 from socksd.observe.access import AccessLog
 from socksd.observe.counters import RuleCounters
@@ -53,8 +57,10 @@ from socksd.observe.metrics import Family, Metrics, ReactorLag
 from socksd.observe.refusals import Refusals
 from socksd.observe.sinks import OutputLog
 from socksd.policy.cases import failures
+from socksd.policy.load import below
 from socksd.relay.choose import choose, switchboard
 from socksd.relay.readers import Readers
+from socksd.relay.throttle import Budgets
 from socksd.relay.udp import associate
 from socksd.server.door import Door
 from socksd.server.front import Front
@@ -208,6 +214,7 @@ def build(
     pac = _pac(config, reactor, lasting, problems)
     policy = config.policy()
     problems += failures(policy, config.test)
+    problems += _sources(config)
     if problems or authenticator is None or resolver is None:
         raise ConfigError(problems)
     authenticator = part(("authenticator", config.auth), lambda: Part(what=authenticator))
@@ -235,7 +242,7 @@ def build(
 
         part(("control", config.control.socket), control)
     deadlines = config.deadlines
-    relay: Callable[[IEnd, IEnd], IRelay] = partial(
+    relay: Callable[..., IRelay] = partial(
         choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
     )
     if scraped is not None:
@@ -254,18 +261,31 @@ def build(
         )
     if pac is not None:
         part(("pac", config.pac.endpoint), lambda: Part(pac.open, pac.close))
+    dialling: Callable[..., IStreamClientEndpoint] = (
+        partial(tcp_endpoint, reactor, timeout=deadlines.connect)
+        if board is None
+        else partial(DialEndpoint, reactor, board)
+    )
+    listening_for_peers = Listening(config.bind.ports, config.bind.advertise)
+    direct = partial(DirectEgress, reactor, deadlines.connect, listening=listening_for_peers)
+    routes: dict[str, IEgress] = {DIRECT: direct(dialling)} | {
+        name: SourcedEgress(route.source, direct, dialling) for name, route in config.route.items()
+    }
+    limited: dict[str, Callable[[Facts, IEnd, IEnd], IRelay]] = {}
+    for name, limit in config.limit.items():
+        within = partial(relay, idle=limit.idle or deadlines.idle)
+        budgets = None
+        if limit.bandwidth is not None:
+            made_of = ("limit", name, limit.bandwidth)
+            budgets = part(made_of, partial(_budgets, limit.bandwidth, reactor))
+        limited[name] = partial(_relay_within, within, budgets)
     runtime = Runtime(
         clock=reactor,
         dialogues={each.name: dialogues(each.protocols) for each in config.listener},
         authenticator=authenticator,
         policy=policy,
         resolver=resolver,
-        egress=DirectEgress(
-            reactor,
-            deadlines.connect,
-            partial(DialEndpoint, reactor, board) if board is not None else None,
-            Listening(config.bind.ports, config.bind.advertise),
-        ),
+        egress=routes.pop(DIRECT),
         relay=relay,
         associate=partial(
             associate,
@@ -281,6 +301,8 @@ def build(
         deadlines=Deadlines(**attrs.asdict(deadlines)),
         early_data=config.limits.early_data,
         refusals=lasting.refusals.page,
+        routes=routes,
+        limited=limited,
     )
     entrances = tuple(
         Entrance(listener.name, made.place, made.endpoint, _front(listener, made))
@@ -314,6 +336,33 @@ def _access_log(config: Config, reactor: IReactor) -> Part:
     else:
         log = AccessLog(config.log.access, reactor, line)
     return Part(log.open, log.close, log)
+
+
+def _budgets(bandwidth: int, reactor: IReactor) -> Part:
+    return Part(what=Budgets(bandwidth, reactor))
+
+
+def _relay_within(
+    relay: Callable[..., IRelay], budgets: Budgets | None, facts: Facts, client: IEnd, target: IEnd
+) -> IRelay:
+    """Make a relay that shares its budget with all others of the same user, or client."""
+    if budgets is None:
+        return relay(client, target)
+    user = facts.principal.name if facts.principal else None
+    return relay(client, target, budget=budgets.of(user or facts.client))
+
+
+def _sources(config: Config) -> Iterator[Problem]:
+    """Find source addresses that this host does not have."""
+    for name, route in config.route.items():
+        for source in route.source:
+            try:
+                try_source(source)
+            except OSError as error:
+                reason = f"cannot connect from {source}: {error.strerror}"
+                if error.errno == errno.EADDRNOTAVAIL:
+                    reason = f"{source} is none of this host's addresses"
+                yield Problem(f"{below('route', name)}.source", reason)
 
 
 def _openings(config: Config, reactor: IReactor, problems: list[Problem]) -> Sequence[Opening]:

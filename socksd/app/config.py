@@ -11,14 +11,16 @@ import json
 import os
 import re
 import tomllib
+from collections import abc
 from collections.abc import Callable, Collection, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import attrs
 from cattrs import (
+    AttributeValidationNote,
     ClassValidationError,
     Converter,
     ForbiddenExtraKeysError,
@@ -26,10 +28,10 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, override
 
-from socksd.address import Destination, Host, IPAddress, normal_host
+from socksd.address import Destination, Host, IPAddress, normal_host, unmapped
 from socksd.app.own import own_networks
 from socksd.errors import AddressError, ConfigError, Problem, did_you_mean
-from socksd.facts import Principal
+from socksd.facts import DIRECT, Principal
 from socksd.policy.builtin import built_in
 from socksd.policy.cases import Case, load_cases
 from socksd.policy.guard import Guard
@@ -51,6 +53,18 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB)")
 _OCTETS = {"B": 1, "KiB": 1024, "MiB": 1024**2}
+_A_SECOND = {  # octets
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 1024,
+    "MiB": 1024**2,
+    "GiB": 1024**3,
+    "kbit": 125,
+    "Mbit": 125_000,
+    "Gbit": 125_000_000,
+}
+_RATE = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?)({'|'.join(_A_SECOND)})/s")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # stands unquoted in log lines
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 JOURNALD = "journald"
@@ -90,6 +104,21 @@ def size(text: str) -> int:
     if found is None:
         raise ValueError(f'{text!r} is not a size; write one as "512B", "64KiB" or "1MiB"')
     return int(found[1]) * _OCTETS[found[2]]
+
+
+def rate(text: str) -> int:
+    """
+    Give the octets a second that a rate as ``"20MB/s"`` or ``"100Mbit/s"`` stands for.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            f'{text!r} is not a rate; write one as "500KB/s", "20MB/s", "16MiB/s" or "100Mbit/s"'
+        )
+    return int(float(found[1]) * _A_SECOND[found[2]])
 
 
 def _text(value: object) -> str:
@@ -142,6 +171,26 @@ def _network(value: object) -> IPNetwork:
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
         raise ValueError(f"{text!r} is IPv4 inside IPv6; write it as 10.0.0.0/8")
     return network
+
+
+def _sources(value: object) -> tuple[IPAddress, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list, not {_kind(value)}: write [...]")
+    if not value:
+        raise ValueError("is empty; without the table the system chooses")
+    sources: dict[int, IPAddress] = {}
+    for text in map(_text, value):
+        try:
+            address = unmapped(ip_address(text))
+        except ValueError:
+            raise ValueError(f"{text!r} is not an address; write one as 192.0.2.1") from None
+        if address.is_unspecified or address.is_multicast:
+            raise ValueError(f"{text!r} is no address of a host")
+        if address.version in sources:
+            both = f"{sources[address.version]} and {address}"
+            raise ValueError(f"has two of IPv{address.version}, {both}; one of each is taken")
+        sources[address.version] = address
+    return tuple(sources.values())
 
 
 def _number(least: int, most: int) -> Reader[int]:
@@ -396,6 +445,25 @@ def _format(value: object) -> str:
 
 
 @attrs.frozen
+class Limit:
+    """``[limit.NAME]``: what holds for the sessions whose rule names it in ``limits``."""
+
+    bandwidth: Annotated[int | None, _with_unit(rate, "1KB/s", "100GB/s", "20MB/s")] = None
+    idle: Annotated[float | None, _duration()] = None  # None: as in [deadlines]
+
+    def __attrs_post_init__(self) -> None:
+        if self.bandwidth is None and self.idle is None:
+            raise ValueError("limits nothing: it needs a bandwidth, an idle time, or both")
+
+
+@attrs.frozen
+class Route:
+    """``[route.NAME]``: a way for the sessions whose rule names it in ``route``."""
+
+    source: Annotated[tuple[IPAddress, ...], _sources]  # one of a family, at most
+
+
+@attrs.frozen
 class Log:
     """``[log]``: what is written, and where."""
 
@@ -485,6 +553,8 @@ class Config:
     deadlines: Deadlines = Deadlines()
     udp: Udp = Udp()
     limits: Limits = Limits()
+    limit: Mapping[str, Limit] = attrs.field(factory=dict)
+    route: Mapping[str, Route] = attrs.field(factory=dict)
     log: Log = Log()
     reload: Reload = Reload()
     control: Control = Control()
@@ -563,7 +633,14 @@ def parse_config(text: str, name: str) -> Config:
     listeners = [name for _, name in names]
     rules: tuple[Rule, ...] | None = None
     try:
-        rules = load_rules(tables.pop("rule", []), listeners, sets=sets, groups=groups)
+        rules = load_rules(
+            tables.pop("rule", []),
+            listeners,
+            sets=sets,
+            groups=groups,
+            routes=dict.fromkeys([DIRECT, *_table_names(tables.get("route"))]),
+            limits=_table_names(tables.get("limit")),
+        )
     except ConfigError as error:
         problems += error.problems
     tested = None if rules is None else rules or built_in(with_login=True).rules
@@ -583,6 +660,11 @@ def _listener_names(listeners: object) -> Iterator[tuple[int, str]]:
         for index, table in enumerate(listeners):
             if isinstance(table, dict) and isinstance(table.get("name"), str):
                 yield index, table["name"]
+
+
+def _table_names(tables: object) -> list[str]:
+    """Give the names of tables, whatever is wrong in them."""
+    return list(tables) if isinstance(tables, dict) else []
 
 
 def _repeated(names: Collection[tuple[int, str]]) -> Iterator[Problem]:
@@ -619,6 +701,27 @@ def _list(kind: Any) -> Callable[[object, object], Any]:
         if not isinstance(value, list):
             raise ValueError(f"must be a list, not {_kind(value)}: write [...]")
         return tuple(_converter.structure(value, items))
+
+    return structure
+
+
+@_converter.register_structure_hook_factory(_form_is(abc.Mapping))
+def _named(kind: Any) -> Callable[[object, object], Any]:
+    inside = get_args(kind)[1]
+
+    def structure(value: object, _: object) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError(f"must hold tables by their names, not be {_kind(value)}")
+        made, wrong = {}, []
+        for name, table in value.items():
+            try:
+                made[_name(name)] = _converter.structure(table, inside)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it is about this table
+                error.add_note(AttributeValidationNote(f"in {name}", name, inside))
+                wrong.append(error)
+        if wrong:
+            raise ClassValidationError("tables", wrong, inside)
+        return made
 
     return structure
 
@@ -666,6 +769,8 @@ def _problems(error: Exception, path: str) -> Iterator[Problem]:
             known = [attribute.name for attribute in attrs.fields(error.cl)]
             for key in sorted(error.extra_fields):
                 hint = _home(key) or did_you_mean(key, known)
+                if error.cl is Limits and not hint:
+                    hint = "; limits that rules name stand under [limit.NAME]"
                 yield Problem(_below(path, key), f"there is no such key{hint}")
         case KeyError():
             yield Problem(path, "is missing")
@@ -679,6 +784,9 @@ def _home(key: str) -> str:
         kind = type(table.default)
         if attrs.has(kind) and key in attrs.fields_dict(kind):
             return f"; it stands under [{table.name}]"
+    for name, kind in (("limit", Limit), ("route", Route)):
+        if key in attrs.fields_dict(kind):
+            return f"; it stands under [{name}.NAME]"
     return ""
 
 

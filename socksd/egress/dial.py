@@ -11,7 +11,7 @@ from __future__ import annotations
 from errno import EALREADY, EINPROGRESS
 from ipaddress import IPv4Address
 from os import strerror
-from socket import AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_STREAM, socket
+from socket import AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_STREAM, SOL_IP, socket
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address as TCP4Address
@@ -31,6 +31,8 @@ from socksd.address import IPAddress
 from socksd.interfaces import ISwitchboard, IWatched
 
 TCPAddress = TCP4Address | TCP6Address
+
+_IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python has no name for it before 3.12
 
 
 class Dialled(Connection):
@@ -82,15 +84,24 @@ class DialEndpoint:
 
     It has no deadline but the operating system's, which is minutes: the race
     has one for all its endpoints.
+
+    Args:
+        source: From which address of this host's; ``None``: as the system likes.
     """
 
     def __init__(
-        self, reactor: IReactorFDSet, board: ISwitchboard, address: IPAddress, port: int
+        self,
+        reactor: IReactorFDSet,
+        board: ISwitchboard,
+        address: IPAddress,
+        port: int,
+        source: IPAddress | None = None,
     ) -> None:
         self._reactor = reactor
         self._board = board
         self._address = address
         self._port = port
+        self._source = source
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -102,7 +113,7 @@ class DialEndpoint:
         ipv4 = isinstance(self._address, IPv4Address)
         peer = (TCP4Address if ipv4 else TCP6Address)("TCP", str(self._address), self._port)
         attempt = _Attempt(self._reactor, self._board, peer, factory)
-        attempt.begin(AF_INET if ipv4 else AF_INET6)
+        attempt.begin(AF_INET if ipv4 else AF_INET6, self._source)
         return attempt.connected
 
 
@@ -124,10 +135,12 @@ class _Attempt:
         self._factory = factory
         self._to = (peer.host, peer.port)
 
-    def begin(self, family: int) -> None:
+    def begin(self, family: int, source: IPAddress | None) -> None:
         try:
             self._sock = socket(family, SOCK_STREAM | SOCK_NONBLOCK)
-        except OSError as none:  # EMFILE, or a kernel without IPv6
+            if source is not None:
+                _bind(self._sock, source)
+        except OSError as none:  # EMFILE, a kernel without IPv6, or a source that is not ours
             self.connected.errback(error.ConnectBindError(none.errno, none.strerror))
             return
         number = self._sock.connect_ex(self._to)
@@ -170,3 +183,18 @@ class _Attempt:
         protocol.makeConnection(transport)
         self.connected.callback(protocol)
         transport.begin()
+
+
+def _bind(sock: socket, source: IPAddress) -> None:
+    """
+    Bind a socket to an address; raises OSError, and then it is closed.
+
+    Its port is left to connect(2), which takes any that is free for that
+    destination: taken now it would have to be free for all of them.
+    """
+    try:
+        sock.setsockopt(SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((str(source), 0))
+    except OSError:
+        sock.close()
+        raise

@@ -41,11 +41,16 @@ EndpointAt = Callable[[IPAddress, int], IStreamClientEndpoint]
 
 
 def tcp_endpoint(
-    reactor: IReactorConnecting, address: IPAddress, port: int, timeout: float
+    reactor: IReactorConnecting,
+    address: IPAddress,
+    port: int,
+    timeout: float,
+    source: IPAddress | None = None,
 ) -> IStreamClientEndpoint:
     """Give Twisted's endpoint of exactly this address: nothing is looked up."""
     kind = TCP4ClientEndpoint if isinstance(address, IPv4Address) else TCP6ClientEndpoint
-    return kind(reactor, str(address), port, timeout)
+    bind = None if source is None else (str(source), 0)
+    return kind(reactor, str(address), port, timeout, bindAddress=bind)
 
 
 @implementer(IEgress)

@@ -36,6 +36,11 @@ class _Cause(Enum):
     FORBIDDEN = (ReplyCode.NOT_ALLOWED, "this host does not permit connecting to {}")
     UNREACHABLE = (ReplyCode.HOST_UNREACHABLE, "host unreachable: {}")
     SILENT = (ReplyCode.HOST_UNREACHABLE, "no answer in time from {}")
+    NO_SOURCE = (
+        ReplyCode.GENERAL_FAILURE,
+        "the source address for {} is none of this host's (EADDRNOTAVAIL)",
+    )
+    NO_PORT = (ReplyCode.GENERAL_FAILURE, "no port is left to connect to {} from (EADDRNOTAVAIL)")
     OURS = (ReplyCode.GENERAL_FAILURE, "cannot connect to {}")
     NO_ROUTE = (ReplyCode.NETWORK_UNREACHABLE, "network unreachable: {}")
 
@@ -84,6 +89,8 @@ def _cause(error: BaseException) -> _Cause:
     if isinstance(error, tx.TimeoutError):  # our own deadline: it has no errno
         return _Cause.SILENT
     number = _errno(error)
+    if number == errno.EADDRNOTAVAIL:
+        return _Cause.NO_SOURCE if isinstance(error, tx.ConnectBindError) else _Cause.NO_PORT
     return _Cause.OURS if number is None else _CAUSES.get(number, _Cause.OURS)
 
 

@@ -146,12 +146,12 @@ class Metrics:
         if count is not None:
             count(event)
 
-    def counting(self, make: Callable[[IEnd, IEnd], IRelay]) -> Callable[[IEnd, IEnd], IRelay]:
+    def counting(self, make: Callable[..., IRelay]) -> Callable[..., IRelay]:
         """Give what makes the same relays, and counts of which kind they are."""
         relays = self._relays
 
-        def counted(client: IEnd, target: IEnd) -> IRelay:
-            relay = make(client, target)
+        def counted(client: IEnd, target: IEnd, **limits: object) -> IRelay:
+            relay = make(client, target, **limits)
             relays[type(relay).__name__.lower()] += 1
             return relay
 

@@ -8,13 +8,14 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.tcp import Connection
 
 from socksd.interfaces import IEnd, IRelay
-from socksd.relay.pump import Pump
+from socksd.relay.pump import Pump, ThrottledPump
+from socksd.relay.throttle import Budget
 
 if TYPE_CHECKING:
     from socksd.relay.switchboard import IReactorSwitching
 
 try:
-    from socksd.relay.line import Line
+    from socksd.relay.line import Line, ThrottledLine
     from socksd.relay.switchboard import Switchboard
 except ImportError:  # pragma: no cover -- epoll(7) and splice(2) are Linux's
     _LINUX = False
@@ -37,17 +38,22 @@ def choose(
     clock: IReactorTime,
     idle: float,
     linger: float,
+    budget: Budget | None = None,
 ) -> IRelay:
     """
-    Make the relay for two ends.
+    Make the relay for two ends, throttled where there is a *budget*.
 
     A line where there is a *board* and both are plain sockets, else a pump:
     for TLS, which has to pass through Twisted, and for an end that is already
     closing. Unix sockets are plain: all that a line does works on them, too.
     """
     if board is not None and _is_plain(client.transport) and _is_plain(target.transport):
-        return Line(board, client, target, idle, linger)
-    return Pump(client, target, clock, idle, linger)
+        if budget is None:
+            return Line(board, client, target, idle, linger)
+        return ThrottledLine(board, client, target, idle, linger, budget)
+    if budget is None:
+        return Pump(client, target, clock, idle, linger)
+    return ThrottledPump(client, target, clock, idle, linger, budget)
 
 
 def _is_plain(transport: object) -> bool:

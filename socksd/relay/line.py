@@ -41,6 +41,7 @@ from zope.interface import implementer
 from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, IWatched, Tally
 from socksd.relay.pipes import SIZE, Pipe
 from socksd.relay.switchboard import Switchboard
+from socksd.relay.throttle import Budget, Throttle
 
 _BUFFER = memoryview(bytearray(256 << 10))  # nothing in it outlives the call that has put it there
 _CHATTER = _BUFFER[: 16 << 10]  # one read; filled, it is taken for bulk
@@ -83,13 +84,16 @@ class Line:
         self._board = board
         self._idle = idle
         self._linger = linger
-        self._client = _Side(client, EndedBy.CLIENT, self, board)
-        self._target = _Side(target, EndedBy.TARGET, self, board)
+        self._client = self._side(client, EndedBy.CLIENT)
+        self._target = self._side(target, EndedBy.TARGET)
         self._client.other = self._target
         self._target.other = self._client
         self._done: Deferred[Tally] = Deferred()
         self.moved = 0.0
         self.over = False
+
+    def _side(self, end: IEnd, name: EndedBy) -> _Side:
+        return _Side(end, name, self, self._board)
 
     @property
     def up(self) -> int:
@@ -363,9 +367,9 @@ class _Side:
         # A pipe is for bulk: chatter is here when memory is crowded.
         pipe = self._board.pipes.take() if self.bulk else None
         if pipe is None:
-            self._copy(share)
+            self._copy(share, len(_BUFFER))
         else:
-            self._splice(share, pipe)
+            self._splice(share, SIZE, pipe)
         moved = self.octets - before
         self.bulk = moved >= _BULK
         if moved:
@@ -375,14 +379,14 @@ class _Side:
             self._board.haul(self)
         return moved
 
-    def _splice(self, share: int, pipe: Pipe) -> None:
-        """Move octets through a pipe, which is empty."""
+    def _splice(self, share: int, most: int, pipe: Pipe) -> None:
+        """Move octets through a pipe, which is empty; *most* at once."""
         self._pipe = pipe
         ended = False
         while share > 0:
             try:
                 # Into an empty pipe: so it is the socket that would block.
-                count = splice(self.descriptor, pipe.into, SIZE, flags=_SPLICE)
+                count = splice(self.descriptor, pipe.into, most, flags=_SPLICE)
             except BlockingIOError:
                 self.readable = False
                 break
@@ -404,12 +408,12 @@ class _Side:
         if ended:
             self._read_ended()
 
-    def _copy(self, share: int) -> None:
-        """Move octets through memory, and leave none there."""
+    def _copy(self, share: int, most: int) -> None:
+        """Move octets through memory, *most* at once, and leave none there."""
         other = self.other
         while share > 0 and self.readable and other.writable:
             try:
-                count = self.sock.recv_into(_BUFFER, 0, MSG_PEEK)
+                count = self.sock.recv_into(_BUFFER, most, MSG_PEEK)
             except BlockingIOError:
                 self.readable = False
                 return
@@ -434,7 +438,7 @@ class _Side:
             share -= sent
             if sent < count:
                 other.writable = False
-            elif count < len(_BUFFER) and not self.hung:
+            elif count < most and not self.hung:
                 self.readable = False
 
     def _keep(self, octets: bytes | memoryview) -> None:
@@ -499,3 +503,105 @@ class _Side:
         else:
             self.other.finished = True
             self._line.finished()
+
+
+class ThrottledLine(Line):
+    """
+    A line that moves no more than a budget allows.
+
+    Args:
+        budget: Of the client's user; other relays may draw on it as well.
+    """
+
+    __slots__ = ("_budget",)
+
+    _client: _ThrottledSide
+    _target: _ThrottledSide
+
+    def __init__(
+        self,
+        board: Switchboard,
+        client: IEnd,
+        target: IEnd,
+        idle: float,
+        linger: float,
+        budget: Budget,
+    ) -> None:
+        self._budget = budget
+        super().__init__(board, client, target, idle, linger)
+
+    def _side(self, end: IEnd, name: EndedBy) -> _ThrottledSide:
+        throttle = self._budget.up if name is EndedBy.CLIENT else self._budget.down
+        return _ThrottledSide(end, name, self, self._board, throttle)
+
+    def join(self, early: bytes) -> Deferred[Tally]:
+        """Take both ends over; see :class:`~socksd.interfaces.IRelay`."""
+        return self._budget.drawn_on(super().join(early))
+
+    def look(self, now: float) -> float:
+        """See :meth:`Line.look`; what waits for its turn is not idle."""
+        if self._client.waits or self._target.waits:
+            self.moved = now
+        return super().look(now)
+
+
+class _ThrottledSide(_Side):
+    """
+    A side that moves all that comes by hauls, each as much as there is to spend.
+
+    Attributes:
+        waits: It has something to move, and nothing to spend.
+    """
+
+    __slots__ = ("_granted", "_throttle", "waits")
+
+    def __init__(
+        self, end: IEnd, name: EndedBy, line: Line, board: Switchboard, throttle: Throttle
+    ) -> None:
+        super().__init__(end, name, line, board)
+        self._throttle = throttle
+        self._granted = 0
+        self.waits = False
+
+    def data_received(self, octets: bytes) -> None:
+        """Take what had arrived before us; it counts."""
+        self._throttle.spend(len(octets))
+        super().data_received(octets)
+
+    def _carry(self) -> None:
+        """Pass on what waits here; all that is to come is taken for bulk."""
+        if not self.other.writable or self._line.over or self.queued or not self._flush():
+            return
+        if self.readable and not self.ended:
+            self.queued = True
+            self._board.haul(self)
+
+    def haul(self, share: int) -> int:
+        """Move what may be moved; or wait, queued as before."""
+        octets, self._granted = self._granted or self._throttle.take(share), 0
+        if not octets and not self._line.over:
+            self.waits = True
+            self._throttle.wait(self)
+            return 0
+        moved = super().haul(min(octets, share))
+        self._throttle.spend(moved - octets)
+        return moved
+
+    # Once, for a share is what is enough and not what is too much.
+
+    def _splice(self, share: int, most: int, pipe: Pipe) -> None:
+        super()._splice(1, min(share, most), pipe)
+
+    def _copy(self, share: int, most: int) -> None:
+        super()._copy(1, min(share, most))
+
+    def granted(self, octets: int) -> None:
+        """Move so many in the next turn of the reactor."""
+        self.waits = False
+        self._granted = octets
+        self._board.haul_soon(self)
+
+    def close(self, *, in_order: bool) -> None:
+        """Wait no more, and close as ever."""
+        self._throttle.leave(self)
+        super().close(in_order=in_order)

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from socksd.interfaces import EndedBy, ICarrier, IEnd, IEndTransport, IRelay, Tally
+from socksd.relay.throttle import Budget, Throttle
 
 
 @implementer(IRelay)
@@ -44,12 +45,15 @@ class Pump:
         self._clock = clock
         self._idle = idle
         self._linger = linger
-        self._client = _Side(client, EndedBy.CLIENT, self, clock.seconds)
-        self._target = _Side(target, EndedBy.TARGET, self, clock.seconds)
+        self._client = self._side(client, EndedBy.CLIENT)
+        self._target = self._side(target, EndedBy.TARGET)
         self._client.other = self._target
         self._target.other = self._client
         self._ended_by: EndedBy | None = None
         self._done: Deferred[Tally] = Deferred()
+
+    def _side(self, end: IEnd, name: EndedBy) -> _Side:
+        return _Side(end, name, self, self._clock.seconds)
 
     @property
     def up(self) -> int:
@@ -82,7 +86,7 @@ class Pump:
     def read_ended(self, side: _Side) -> None:
         """Pass FIN on; the second one ends the relay."""
         side.ended = True
-        self._deadline.reset(self._linger)
+        self._linger_on()
         if side.other.ended:
             side.close()
             side.other.close()
@@ -105,8 +109,13 @@ class Pump:
             side.other.abort()
         else:
             side.ended = True
-            self._deadline.reset(self._linger)
+            self._linger_on()
             side.other.close()
+
+    def _linger_on(self) -> None:
+        # Not reset(): to make a call sooner Twisted looks for it among all there are.
+        self._deadline.cancel()
+        self._deadline = self._clock.callLater(self._linger, self._look)
 
     def _look(self) -> None:
         """See whether it is time to end; else come back when it may be."""
@@ -246,3 +255,102 @@ class _Side:
         if not self.gone:
             self.closing = True
             self.transport.abortConnection()
+
+
+class ThrottledPump(Pump):
+    """
+    A pump that reads no more than a budget allows.
+
+    A transport reads what it likes, 64 KiB at most: what that was too much is
+    waited for afterwards.
+
+    Args:
+        budget: Of the client's user; other relays may draw on it as well.
+    """
+
+    _client: _ThrottledSide
+    _target: _ThrottledSide
+
+    def __init__(
+        self,
+        client: IEnd,
+        target: IEnd,
+        clock: IReactorTime,
+        idle: float,
+        linger: float,
+        budget: Budget,
+    ) -> None:
+        self._budget = budget
+        super().__init__(client, target, clock, idle, linger)
+
+    def _side(self, end: IEnd, name: EndedBy) -> _ThrottledSide:
+        throttle = self._budget.up if name is EndedBy.CLIENT else self._budget.down
+        return _ThrottledSide(end, name, self, self._clock.seconds, throttle)
+
+    def join(self, early: bytes) -> Deferred[Tally]:
+        """Take both ends over; see :class:`~socksd.interfaces.IRelay`."""
+        return self._budget.drawn_on(super().join(early))
+
+    def _look(self) -> None:
+        for side in (self._client, self._target):
+            if side.waits:  # for its turn, which is not idle
+                side.moved = self._clock.seconds()
+        super()._look()
+
+
+class _ThrottledSide(_Side):
+    """
+    A side that is paused by two: by the other's transport, and by its throttle.
+
+    Attributes:
+        waits: Paused by the throttle.
+        full: Paused by the other's transport.
+    """
+
+    __slots__ = ("_granted", "_throttle", "full", "waits")
+
+    def __init__(
+        self,
+        end: IEnd,
+        name: EndedBy,
+        pump: Pump,
+        seconds: Callable[[], float],
+        throttle: Throttle,
+    ) -> None:
+        super().__init__(end, name, pump, seconds)
+        self._throttle = throttle
+        self._granted = 0
+        self.waits = False
+        self.full = False
+
+    def data_received(self, octets: bytes) -> None:
+        if self.closing:
+            return
+        super().data_received(octets)
+        self._throttle.spend(max(0, len(octets) - self._granted))
+        self._granted = max(0, self._granted - len(octets))
+        if not self._granted and not self._throttle.open:
+            self.waits = True
+            self.transport.pauseProducing()
+            self._throttle.wait(self)
+
+    def granted(self, octets: int) -> None:
+        """Read on, as far as we are concerned."""
+        self.waits = False
+        self._granted = octets
+        if not (self.full or self.ended or self.closing):
+            self.transport.resumeProducing()
+
+    def lost(self, reason: Failure) -> None:
+        self._throttle.leave(self)
+        super().lost(reason)
+
+    def pauseProducing(self) -> None:
+        self.full = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.full = False
+        super().resumeProducing()
+        if self.waits:
+            self.transport.pauseProducing()

@@ -180,6 +180,11 @@ class Switchboard:
         """Let *hauling* move what it has when it is its turn."""
         self._hauls.append(hauling)
 
+    def haul_soon(self, hauling: Hauling) -> None:
+        """Let *hauling* move what it has although it is nobody's turn now."""
+        self._hauls.append(hauling)
+        self._go_on_soon()
+
     def _haul(self) -> None:
         left = _TURN
         while self._hauls and left > 0:
@@ -188,7 +193,11 @@ class Switchboard:
                 left -= hauling.haul(_SHARE)
             except Exception:  # noqa: BLE001 -- as above
                 hauling.fail(Failure())
-        if self._hauls and self._again is None:
+        if self._hauls:
+            self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        if self._again is None:
             self._again = self._reactor.callLater(0, self._go_on)
 
     def _go_on(self) -> None:

@@ -7,7 +7,8 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Factory
 
 from socksd.address import Destination, IPAddress, unmapped
@@ -22,6 +23,7 @@ from socksd.server.why import why
 from socksd.wire.socks5 import Request
 
 if TYPE_CHECKING:
+    from socksd.server.runtime import Runtime
     from socksd.server.session import Session
 
 
@@ -110,9 +112,7 @@ async def _dial(
     clock = session.runtime.clock
     started = clock.seconds()
     try:
-        target: End = await session.outcome_of(
-            session.runtime.egress.connect(destination, tuple(permitted), _TARGETS)
-        )
+        target: End = await session.outcome_of(_connected(session.runtime, destination, permitted))
     except Refused as refused:
         seconds = clock.seconds() - started
         session.tell(ConnectFailed(session.number, refused.reply, refused.reason, seconds))
@@ -124,6 +124,39 @@ async def _dial(
     session.address, session.decision = address, permitted[address]
     session.tell(Connected(session.number, address, clock.seconds() - started))
     return target
+
+
+def _connected(
+    runtime: Runtime, destination: Destination, permitted: Mapping[IPAddress, Decision]
+) -> Deferred[IProtocol]:
+    if not runtime.routes:
+        return runtime.egress.connect(destination, tuple(permitted), _TARGETS)
+    return Deferred.fromCoroutine(_by_routes(runtime, destination, permitted))
+
+
+async def _by_routes(
+    runtime: Runtime, destination: Destination, permitted: Mapping[IPAddress, Decision]
+) -> IProtocol:
+    """
+    Connect to each address by the route that its rule names.
+
+    One route after the other, as the addresses come: which is one route only,
+    unless different rules permit different addresses of a name.
+
+    Raises:
+        Refused: As the first route has refused.
+    """
+    routes: dict[str, list[IPAddress]] = {}
+    for address, decision in permitted.items():
+        routes.setdefault(decision.route, []).append(address)
+    refusals = []
+    for route, addresses in routes.items():
+        egress = runtime.routes.get(route, runtime.egress)
+        try:
+            return await egress.connect(destination, addresses, _TARGETS)
+        except Refused as refused:
+            refusals.append(refused)
+    raise refusals[0]
 
 
 def denied(decision: Decision) -> Refused:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twisted.internet.interfaces import IReactorTime
 
 from socksd.address import Destination, Host, IPAddress
 from socksd.events import Observer
+from socksd.facts import Facts
 from socksd.interfaces import (
     IAssociation,
     IAuthenticator,
@@ -33,7 +34,10 @@ class Runtime:
 
     Attributes:
         dialogues: By a listener's name, what to speak with whom.
-        relay: Makes the relay between a client's end and a target's.
+        egress: The route that is taken where a rule names no other,
+        routes: and the others, by their names.
+        relay: Makes the relay between a client's end and a target's,
+        limited: and, by the names of limits, that of a client with these facts.
         associate: Makes the relay of a client's datagrams, given where they
             will come from, an address and a port or 0, and who judges where
             they may go. Raises OSError where there is no port to be had.
@@ -58,3 +62,5 @@ class Runtime:
     deadlines: Deadlines
     early_data: int
     refusals: Callable[[IPAddress, str | None, bool], str]
+    routes: Mapping[str, IEgress] = field(default_factory=dict)
+    limited: Mapping[str, Callable[[Facts, IEnd, IEnd], IRelay]] = field(default_factory=dict)

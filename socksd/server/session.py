@@ -242,8 +242,11 @@ class Session:
 
     def relay(self, target: IEnd, bound: Destination) -> None:
         """Tell the client that *target* has answered, and carry until both have ended."""
+        runtime, limits = self.runtime, self.decision.limits if self.decision else ""
         assert self.dialogue is not None  # it has asked
-        self.carry(self.runtime.relay(*self.dialogue.ends(target)), bound, target)
+        ends = self.dialogue.ends(target)
+        relay = runtime.limited[limits](self.facts, *ends) if limits else runtime.relay(*ends)
+        self.carry(relay, bound, target)
 
     def carry(
         self, relay: IRelay, bound: Destination | None = None, target: IEnd | None = None

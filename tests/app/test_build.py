@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from ipaddress import ip_network
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +28,25 @@ from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from socksd.address import Destination
 from socksd.app.build import Lasting, assemble, build, lasting
 from socksd.app.config import Config, Listener, parse_config
 from socksd.app.notify import Manager
 from socksd.app.service import Gateway, Generation, Part
 from socksd.errors import ConfigError
+from socksd.facts import ANONYMOUS, Facts, Principal
 from socksd.observe import access
 from socksd.observe.access import AccessLog
 from socksd.observe.journal import Journal
 from socksd.observe.sinks import OutputLog
 from socksd.relay.line import Line
-from socksd.relay.pump import Pump
+from socksd.relay.pump import Pump, ThrottledPump
 from socksd.server.door import Door
+from socksd.server.ends import End
 from socksd.server.front import Front
 from socksd.server.protocol import Sessions
 from tests import authority
+from tests.fakes import FakeTransport
 from tests.observe.closed import DENIED, SERVED
 from tests.relay.test_contract import noise
 
@@ -97,6 +103,8 @@ def test_what_would_be_made_of_the_same_is_used_again(reactor: Any, common: Last
         ('[log]\naccess = "-"\nformat = "text"\n', {"access log"}),
         ('[metrics]\nendpoint = "9108"\n', {"metrics", "reactor lag"}),
         ('[deadlines]\nidle = "1m"\n', set()),
+        ('[limit.bulk]\nbandwidth = "1MB/s"\n', {"limit"}),
+        ('[limit.long]\nidle = "1m"\n', set()),
     ],
 )
 def test_only_what_has_changed_is_made_anew(
@@ -250,6 +258,104 @@ async def test_a_signal_while_it_stops_has_it_hurry(number: signal.Signals) -> N
     await stopped
     await client.ended
     assert signal.getsignal(number) == before
+
+
+# -- limits and routes ----------------------------------------------------------
+
+ALICE = Facts(ip_address("192.0.2.1"), "local", Principal("alice"))
+BULK = '[limit.bulk]\nbandwidth = "1MB/s"\nidle = "2h"\n'
+
+
+def relay_of(generation: Generation, facts: Facts, limits: str = "bulk") -> Any:
+    client, target = End(), End()
+    for end in (client, target):
+        FakeTransport(end)
+    return generation.runtime.limited[limits](facts, client, target)
+
+
+def test_the_sessions_of_a_user_share_a_budget(reactor: Any, common: Lasting) -> None:
+    """Wherever they come from; without a login it is the address that counts."""
+    generation = made(BULK, reactor, common)
+    elsewhere = replace(ALICE, client=ip_address("192.0.2.2"))
+    first, second, bob, here, there = (
+        relay_of(generation, facts)._budget
+        for facts in (
+            ALICE,
+            elsewhere,
+            replace(ALICE, principal=Principal("bob")),
+            replace(ALICE, principal=ANONYMOUS),
+            replace(elsewhere, principal=ANONYMOUS),
+        )
+    )
+    assert first is second
+    assert len({id(budget) for budget in (first, bob, here, there)}) == 4
+
+
+def test_a_reload_that_leaves_the_bandwidth_leaves_the_budgets(
+    reactor: Any, common: Lasting
+) -> None:
+    first = made(BULK, reactor, common)
+    second = made(BULK.replace("2h", "3h"), reactor, common, first.parts)
+    third = made(BULK.replace("1MB", "2MB"), reactor, common, second.parts)
+    budgets = [relay_of(each, ALICE)._budget for each in (first, second, third)]
+    assert budgets[0] is budgets[1]
+    assert budgets[0] is not budgets[2]
+
+
+def test_a_limit_may_have_an_idle_time_of_its_own(reactor: Any, common: Lasting) -> None:
+    text = BULK + '[limit.long]\nidle = "10h"\n[limit.slow]\nbandwidth = "1MB/s"\n'
+    generation = made(text, reactor, common)
+    idle = {name: relay_of(generation, ALICE, name)._idle for name in generation.runtime.limited}
+    assert idle == {"bulk": 7200.0, "long": 36_000.0, "slow": 900.0}
+    kinds = {name: type(relay_of(generation, ALICE, name)) for name in idle}
+    assert kinds == {"bulk": ThrottledPump, "long": Pump, "slow": ThrottledPump}
+
+
+def dialled_from(egress: Any, reactor: Any, address: str) -> tuple[str, int] | None:
+    web = Destination.named("web.example", 80)
+    connecting = egress.connect(web, [ip_address(address)], Factory.forProtocol(End))
+    connecting.addErrback(lambda _: None).cancel()
+    bound: tuple[str, int] | None = reactor.tcpClients[-1][4]
+    return bound
+
+
+@pytest.mark.parametrize(
+    ("text", "direct", "second"),
+    [
+        ("", None, None),
+        ('[route.second]\nsource = ["127.0.0.9"]\n', None, ("127.0.0.9", 0)),
+        ('[route.direct]\nsource = ["127.0.0.8"]\n', ("127.0.0.8", 0), None),
+    ],
+)
+def test_a_route_has_its_source(
+    reactor: Any,
+    common: Lasting,
+    text: str,
+    direct: tuple[str, int] | None,
+    second: tuple[str, int] | None,
+) -> None:
+    runtime = build(parse_config(text, ""), reactor, common, switched=False).runtime
+    assert dialled_from(runtime.egress, reactor, "198.51.100.1") == direct
+    assert set(runtime.routes) == ({"second"} if second else set())
+    if second:
+        assert dialled_from(runtime.routes["second"], reactor, "198.51.100.1") == second
+
+
+def test_a_source_that_this_host_does_not_have_is_a_problem(
+    reactor: Any, common: Lasting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        made('[route."a.b"]\nsource = ["127.0.0.1", "2001:db8::1"]\n', reactor, common)
+    assert [str(problem) for problem in caught.value.problems] == [
+        'route."a.b".source: 2001:db8::1 is none of this host\'s addresses'
+    ]
+
+    def no_ipv6(source: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr("socksd.app.build.try_source", no_ipv6)
+    with pytest.raises(ConfigError, match=r"cannot connect from ::1: Address family not supp"):
+        made('[route.a]\nsource = ["::1"]\n', reactor, common)
 
 
 PAGE = noise(1, 1 << 20)

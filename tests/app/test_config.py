@@ -23,6 +23,7 @@ from socksd.app.config import (
     Dashboard,
     Deadlines,
     Guarded,
+    Limit,
     Limits,
     Listener,
     Log,
@@ -30,11 +31,13 @@ from socksd.app.config import (
     Pac,
     Reload,
     Resolver,
+    Route,
     Server,
     Udp,
     duration,
     load_config,
     parse_config,
+    rate,
     size,
 )
 from socksd.codes import Command
@@ -156,7 +159,7 @@ def uncommented(text: str) -> str:
 
 def without_rules(text: str) -> str:
     """Take the example rules out, with the sets and groups they use."""
-    table = r"#\[\[?[a-z]+\]\]?.*\n(?:# ?[a-z].*\n)+(?:#\n)?"
+    table = r"#\[\[?[a-z.]+\]\]?.*\n(?:# ?[a-z].*\n)+(?:#\n)?"
     return re.sub(rf"^#\n(?:{table})+", "", text, flags=re.MULTILINE)
 
 
@@ -298,6 +301,108 @@ def test_the_example_opens_its_databases_at_work(time: str, address: str, rule: 
     facts = Facts(IPv4Address("10.20.0.7"), "local", Principal("bob"), time=connected)
     asking = facts.asking(Command.CONNECT, Destination("db-1.corp.example", 5432))
     assert policy.decide(asking.at(ip_address(address))).rule == rule
+
+
+# -- tables with names -------------------------------------------------------
+
+NAMED = """
+[limit.bulk]
+bandwidth = "20MB/s"
+idle = "2h"
+[limit.long]
+idle = "10h"
+[route.direct]
+source = ["192.0.2.9"]
+[route.second]
+source = ["::ffff:192.0.2.10", "2001:db8::9"]
+"""
+
+
+def test_limits_and_routes_go_by_their_names() -> None:
+    config = parse_config(NAMED, "x")
+    assert config.limit == {"bulk": Limit(20_000_000, 7200.0), "long": Limit(None, 36_000.0)}
+    assert config.route == {
+        "direct": Route((ip_address("192.0.2.9"),)),
+        "second": Route((ip_address("192.0.2.10"), ip_address("2001:db8::9"))),
+    }
+
+
+def test_a_rule_names_a_limit_and_a_route() -> None:
+    rule = '[[rule]]\nid = "all"\naction = "allow"\nlimits = "bulk"\nroute = "second"\n'
+    (made,) = parse_config(NAMED + rule, "x").rule
+    assert (made.limits, made.route) == ("bulk", "second")
+
+
+def test_a_rule_can_name_only_what_there_is() -> None:
+    rule = '[[rule]]\nid = "all"\naction = "allow"\nlimits = "blk"\nroute = "first"\n'
+    assert problems(NAMED + rule) == {
+        "rule[0].limits": "no limits is named 'blk'; did you mean 'bulk'?",
+        "rule[0].route": "no route is named 'first'; there are: direct, second",
+    }
+
+
+def test_a_table_with_a_mistake_is_there_to_be_named() -> None:
+    rule = '[[rule]]\nid = "all"\naction = "allow"\nlimits = "bulk"\n'
+    assert set(problems(f"[limit.bulk]\n{rule}")) == {"limit.bulk"}
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        ('[limit.a]\nbandwidth = "20Mb/s"', "limit.a.bandwidth", "'20Mb/s' is not a rate; write"),
+        ('[limit.a]\nbandwidth = "20MB"', "limit.a.bandwidth", "'20MB' is not a rate; write"),
+        ("[limit.a]\nbandwidth = 20", "limit.a.bandwidth", 'needs a unit: write for example "20MB'),
+        ('[limit.a]\nbandwidth = "7kbit/s"', "limit.a.bandwidth", "must be 1KB/s to 100GB/s, not"),
+        ('[limit.a]\nidle = "0s"', "limit.a.idle", "must be 1ms to 720h, not 0s"),
+        ('[limit.a]\nidel = "1s"', "limit.a.idel", "there is no such key; did you mean 'idle'?"),
+        ("[limit.a]", "limit.a", "limits nothing: it needs a bandwidth, an idle time, or both"),
+        ('[limit."a b"]\nidle = "1s"', 'limit."a b"', "'a b' is no name: letters, digits"),
+        ('[limit]\nidle = "1s"', "limit.idle", "must be a table, not a string"),
+        ("limit = 1", "limit", "must hold tables by their names, not be a whole number"),
+        ('[limits]\nbandwidth = "1MB/s"', "limits.bandwidth", "there is no such key; it stands un"),
+        ('[limits.a]\nidle = "1s"', "limits.a", "there is no such key; limits that rules name st"),
+        ("[route.a]", "route.a.source", "is missing"),
+        ("[route.a]\nsource = []", "route.a.source", "is empty; without the table the system"),
+        (
+            '[route.a]\nsource = "::1"',
+            "route.a.source",
+            "must be a list, not a string: write [...]",
+        ),
+        ("[route.a]\nsource = [1]", "route.a.source", "must be a string, not a whole number"),
+        ('[route.a]\nsource = ["eth0"]', "route.a.source", "'eth0' is not an address; write one"),
+        ('[route.a]\nsource = ["::"]', "route.a.source", "'::' is no address of a host"),
+        ('[route.a]\nsource = ["224.0.0.1"]', "route.a.source", "'224.0.0.1' is no address of a"),
+        (
+            '[route.a]\nsource = ["::1", "::2"]',
+            "route.a.source",
+            "has two of IPv6, ::1 and ::2; one of each is taken",
+        ),
+    ],
+)
+def test_a_mistake_in_a_table_with_a_name_is_told_with_its_path(
+    text: str, path: str, message: str
+) -> None:
+    found, told = problem(text)
+    assert found == path
+    assert told.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"),
+    [
+        ("1.5MB/s", 1_500_000),
+        ("500KB/s", 500_000),
+        ("2GB/s", 2 * 10**9),
+        ("16KiB/s", 16_384),
+        ("16MiB/s", 1 << 24),
+        ("1GiB/s", 1 << 30),
+        ("64kbit/s", 8_000),
+        ("100Mbit/s", 12_500_000),
+        ("10Gbit/s", 1_250_000_000),
+    ],
+)
+def test_rates_are_octets_a_second(text: str, octets: int) -> None:
+    assert rate(text) == octets
 
 
 # -- the values --------------------------------------------------------------

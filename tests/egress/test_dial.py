@@ -98,8 +98,10 @@ def connect(reactor: IReactorFDSet, board: FakeBoard, listener: socket.socket) -
         factory: IProtocolFactory | None = None,
         port: int = listener.getsockname()[1],
         address: str = "127.0.0.1",
+        source: str | None = None,
     ) -> Deferred[IProtocol]:
-        endpoint = DialEndpoint(reactor, board, ip_address(address), port)
+        bound = ip_address(source) if source else None
+        endpoint = DialEndpoint(reactor, board, ip_address(address), port, bound)
         made.append(endpoint.connect(factory or TargetFactory()))
         return made[-1]
 
@@ -185,6 +187,56 @@ def test_ipv6_is_dialled_as_such(connect: Connect, board: FakeBoard) -> None:
         transport = transport_of(connecting)
         assert transport.getPeer().host == transport.getHost().host == "::1"
         assert type(transport.getHost()) is type(transport.getPeer())
+
+
+# -- from where ---------------------------------------------------------------
+
+
+def test_it_comes_from_the_source_it_was_given(connect: Connect, board: FakeBoard) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connecting = connect(port=listener.getsockname()[1], source="127.0.0.9")
+        board.tell()
+        assert transport_of(connecting).getHost().host == "127.0.0.9"
+        there, (host, _) = listener.accept()
+        with there:
+            assert host == "127.0.0.9"
+
+
+def test_its_port_is_left_to_connect(
+    connect: Connect, board: FakeBoard, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bound to one at once it would be taken from the connections to everywhere else."""
+    ports: list[int] = []
+    bind = socket.socket.bind
+
+    def binding(sock: socket.socket, address: Any) -> None:
+        bind(sock, address)
+        ports.append(sock.getsockname()[1])
+
+    monkeypatch.setattr(socket.socket, "bind", binding)
+    connecting = connect(source="127.0.0.9")
+    board.tell()
+    assert ports == [0]
+    assert transport_of(connecting).getHost().port > 0
+
+
+def test_a_source_of_ipv6_leaves_its_port_too(connect: Connect, board: FakeBoard) -> None:
+    try:
+        there = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no ::1 here")
+    with there:
+        connecting = connect(port=there.getsockname()[1], address="::1", source="::1")
+        board.tell()
+        assert transport_of(connecting).getHost().host == "::1"
+
+
+def test_a_source_that_is_not_ours_fails_with_that_errno(connect: Connect) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    failed = failure_of(connect(source="192.0.2.1"))
+    assert isinstance(failed, error.ConnectBindError)
+    assert failed.osError == errno.EADDRNOTAVAIL
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 # -- whether it reads ---------------------------------------------------------

@@ -31,11 +31,6 @@ def connect_error(number: int) -> Exception:
         (errno.ENETUNREACH, ReplyCode.NETWORK_UNREACHABLE, "network unreachable: 192.0.2.1"),
         (errno.ENETDOWN, ReplyCode.NETWORK_UNREACHABLE, "network unreachable: 192.0.2.1"),
         (errno.EAFNOSUPPORT, ReplyCode.NETWORK_UNREACHABLE, "network unreachable: 192.0.2.1"),
-        (
-            errno.EADDRNOTAVAIL,
-            ReplyCode.GENERAL_FAILURE,
-            "cannot connect to 192.0.2.1: EADDRNOTAVAIL",
-        ),
         (errno.EMFILE, ReplyCode.GENERAL_FAILURE, "cannot connect to 192.0.2.1: EMFILE"),
         (9999, ReplyCode.GENERAL_FAILURE, "cannot connect to 192.0.2.1: 9999"),
     ],
@@ -46,6 +41,26 @@ def test_an_errno_becomes_the_reply_that_says_it(
     for raised in (connect_error(failure), OSError(failure, ""), error.ConnectBindError(failure)):
         refused = refusal([(ONE, raised)])
         assert (refused.reply, refused.reason) == (reply, reason)
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        pytest.param(
+            error.ConnectBindError(errno.EADDRNOTAVAIL),
+            "the source address for 192.0.2.1 is none of this host's (EADDRNOTAVAIL)",
+            id="by bind(2)",
+        ),
+        pytest.param(
+            connect_error(errno.EADDRNOTAVAIL),
+            "no port is left to connect to 192.0.2.1 from (EADDRNOTAVAIL)",
+            id="by connect(2)",
+        ),
+    ],
+)
+def test_an_address_that_is_not_available_is_ours(raised: BaseException, reason: str) -> None:
+    refused = refusal([(ONE, raised)])
+    assert (refused.reply, refused.reason) == (ReplyCode.GENERAL_FAILURE, reason)
 
 
 def test_our_own_deadline_is_host_unreachable() -> None:
@@ -73,6 +88,7 @@ MOST_TELLING_FIRST = [
     errno.EPERM,
     errno.EHOSTUNREACH,
     errno.ETIMEDOUT,
+    errno.EADDRNOTAVAIL,
     errno.EMFILE,
     errno.ENETUNREACH,
 ]

@@ -7,9 +7,10 @@ from twisted.internet.task import Clock
 
 from socksd.interfaces import IEnd, IRelay
 from socksd.relay.choose import choose, switchboard
-from socksd.relay.line import Line
-from socksd.relay.pump import Pump
+from socksd.relay.line import Line, ThrottledLine
+from socksd.relay.pump import Pump, ThrottledPump
 from socksd.relay.switchboard import Switchboard
+from socksd.relay.throttle import Budget
 from socksd.server.ends import End
 from tests.fakes import FakeTransport
 from tests.relay.hand import Board, HandReactor, board
@@ -33,7 +34,14 @@ def ends(hand: Board) -> Iterator[tuple[End, End]]:
     target_far.close()
 
 
-def chosen(hand: Board, client: IEnd, target: IEnd, *, with_board: bool = True) -> IRelay:
+def chosen(
+    hand: Board,
+    client: IEnd,
+    target: IEnd,
+    *,
+    with_board: bool = True,
+    budget: Budget | None = None,
+) -> IRelay:
     return choose(
         client,
         target,
@@ -41,11 +49,20 @@ def chosen(hand: Board, client: IEnd, target: IEnd, *, with_board: bool = True) 
         clock=hand.reactor,
         idle=900.0,
         linger=300.0,
+        budget=budget,
     )
 
 
 def test_two_plain_sockets_get_a_line(hand: Board, ends: tuple[End, End]) -> None:
     assert isinstance(chosen(hand, *ends), Line)
+
+
+@pytest.mark.parametrize(("with_board", "kind"), [(True, ThrottledLine), (False, ThrottledPump)])
+def test_with_a_budget_it_is_throttled(
+    hand: Board, ends: tuple[End, End], with_board: bool, kind: type
+) -> None:
+    budget = Budget(1000, hand.reactor)
+    assert isinstance(chosen(hand, *ends, with_board=with_board, budget=budget), kind)
 
 
 def test_without_a_switchboard_it_is_a_pump(hand: Board, ends: tuple[End, End]) -> None:

@@ -13,7 +13,13 @@ import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -34,10 +40,11 @@ from zope.interface.verify import verifyObject
 
 from socksd.app.certificates import Own, context
 from socksd.interfaces import EndedBy, IEnd, IRelay, Tally
-from socksd.relay.line import Line
+from socksd.relay.line import Line, ThrottledLine
 from socksd.relay.pipes import Pipes
-from socksd.relay.pump import Pump
+from socksd.relay.pump import Pump, ThrottledPump
 from socksd.relay.switchboard import Switchboard
+from socksd.relay.throttle import Budget
 from socksd.server.ends import End
 from socksd.server.secure import Security
 from tests import authority
@@ -46,6 +53,12 @@ IDLE = 900.0
 LINGER = 300.0
 MIB = 1 << 20
 BUFFER = 1 << 16  # what the sockets are given, where memory is measured
+
+# What a throttled relay is allowed each way; a quarter of it at once. Its clock
+# goes on by the reactor's turns: what it makes wait does wait, and is quick.
+RATE = 2 * MIB
+pace = Clock()
+TURN = 0.01
 
 RelayFactory = Callable[[IEnd, IEnd, IReactorTime, float, float], IRelay]
 
@@ -84,14 +97,44 @@ def lines(pipes: int = 4) -> Iterator[RelayFactory]:
         board.stop()
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(pumps, id="pump"),
-        pytest.param(pumps_over_tls, id="pump over TLS"),
-        pytest.param(lines, id="line"),
-        pytest.param(partial(lines, pipes=0), id="line without a pipe"),
-    ]
-)
+@contextmanager
+def throttled_pumps(budget: Budget | None = None) -> Iterator[RelayFactory]:
+    """Pumps with a budget each, if not with the one that is given."""
+    yield lambda *arguments: ThrottledPump(*arguments, budget or Budget(RATE, pace))
+
+
+@contextmanager
+def throttled_lines(budget: Budget | None = None, *, pipes: int = 4) -> Iterator[RelayFactory]:
+    boards = []
+
+    def line(client: IEnd, target: IEnd, clock: IReactorTime, idle: float, linger: float) -> IRelay:
+        boards.append(Switchboard(reactor, clock, Pipes(pipes)))
+        boards[-1].start()
+        mine = budget or Budget(RATE, pace)
+        return ThrottledLine(boards[-1], client, target, idle, linger, mine)
+
+    yield line
+    for board in boards:
+        board.stop()
+
+
+Throttled = Callable[..., AbstractContextManager[RelayFactory]]
+
+THROTTLED: dict[str, Throttled] = {
+    "throttled pump": throttled_pumps,
+    "throttled line": throttled_lines,
+    "throttled line without a pipe": partial(throttled_lines, pipes=0),
+}
+RELAYS: dict[str, Callable[[], AbstractContextManager[RelayFactory]]] = {
+    "pump": pumps,
+    "pump over TLS": pumps_over_tls,
+    "line": lines,
+    "line without a pipe": partial(lines, pipes=0),
+    **THROTTLED,
+}
+
+
+@pytest.fixture(params=RELAYS.values(), ids=RELAYS)
 def relay_factory(request: pytest.FixtureRequest) -> Iterator[RelayFactory]:
     with request.param() as factory:
         yield factory
@@ -265,6 +308,12 @@ class Relayed:
             await one_turn()
         pytest.fail("it has not come about")
 
+    async def some_turns(self, count: int) -> None:
+        for _ in range(count):
+            await one_turn()
+            self.client.turn()
+            self.target.turn()
+
     async def settle(self) -> None:
         """Turn until all has happened that will."""
         seen, quiet = None, 0
@@ -286,9 +335,11 @@ class Relayed:
         """Both ends are gone, and nothing is left to happen."""
         assert self.tallies
         assert not self.clock.getDelayedCalls()
+        assert not pace.getDelayedCalls()
 
 
 def one_turn() -> Deferred[None]:
+    pace.advance(TURN)
     return deferLater(reactor, 0, lambda: None)
 
 
@@ -793,70 +844,182 @@ async def test_octets_that_nobody_reads_are_cut_off_though_both_have_closed(
         r.check_closed()
 
 
-# -- anything, in any order ---------------------------------------------------
+# -- throttled ----------------------------------------------------------------
+
+BURST = RATE // 4
+QUANTUM = RATE // 10
+READ = 1 << 16  # by which a pump may be ahead
 
 
-@pytest.mark.parametrize("seed", range(24))
-async def test_any_schedule_ends_as_the_model_says(relay_factory: RelayFactory, seed: int) -> None:
-    """
-    Each far side sees a beginning of what the other has sent: all of it, and
-    then FIN, unless somebody broke off.
-    """
-    rng = random.Random(seed)
-    async with relayed(relay_factory, buffer=rng.choice([None, BUFFER])) as r:
-        sides = {"client": r.client, "target": r.target}
-        sent = {"client": b"", "target": b""}
-        open_ = {"client", "target"}  # who has not sent FIN
-        broken_by: str | None = None
-        for _ in range(rng.randrange(5, 60)):
-            name = rng.choice(["client", "target"])
-            far = sides[name]
-            match rng.choices(["send", "stall", "turn", "fin", "reset", "abort"], _ODDS)[0]:
-                case "send" if name in open_:
-                    octets = rng.randbytes(rng.choice([1, 1000, 65_536, 300_000]))
-                    sent[name] += octets
-                    far.send(octets)
-                case "stall":
-                    far.reading = not far.reading
-                case "fin":
-                    open_.discard(name)
-                    far.finish()
-                case "reset":
-                    broken_by = name
-                    far.reset()
-                case "abort":
-                    broken_by = "us"
-                    r.relay.abort()
-                case _:
-                    for _ in range(rng.randrange(10)):
-                        await one_turn()
-                        r.client.turn()
-                        r.target.turn()
-            if broken_by:
-                break
-        r.client.reading = r.target.reading = True
-        r.client.finish()
-        r.target.finish()
-        if broken_by in sides:
+@pytest.fixture(params=THROTTLED.values(), ids=THROTTLED)
+def throttled(
+    request: pytest.FixtureRequest,
+) -> Callable[..., AbstractContextManager[RelayFactory]]:
+    factory: Callable[..., AbstractContextManager[RelayFactory]] = request.param
+    return factory
+
+
+def flowed(began: float) -> float:
+    """How many octets the rate has come to by now."""
+    return (pace.seconds() - began) * RATE
+
+
+async def test_throttled_each_way_is_exactly_as_fast_as_allowed(throttled: Throttled) -> None:
+    """Never faster, and hardly slower, with both ways at once."""
+    size = 4 * MIB
+    with throttled() as factory:
+        async with relayed(factory) as r:
+            began = pace.seconds()
+            ahead = READ if isinstance(r.relay, ThrottledPump) else 2  # by rounding
+            r.client.send(noise(13, size))
+            r.target.send(noise(14, size))
+            while r.relay.up < size or r.relay.down < size:
+                for octets in (r.relay.up, r.relay.down):
+                    assert octets <= BURST + flowed(began) + ahead
+                    assert octets >= min(size, BURST + flowed(began) - 2 * QUANTUM - RATE * 0.1)
+                await r.some_turns(1)
+            await r.until(lambda: len(r.client.received) == len(r.target.received) == size)
+            assert r.target.received == noise(13, size)
+            assert r.client.received == noise(14, size)
+
+
+async def test_throttled_relays_share_a_budget_fairly(throttled: Throttled) -> None:
+    budget = Budget(RATE, pace)
+    with throttled(budget) as factory:
+        async with relayed(factory) as one, relayed(factory) as two, relayed(factory) as three:
+            began = pace.seconds()
+            relays = (one, two, three)
+            for r in relays:
+                r.client.send(bytes(8 * MIB))
+            assert budget.relays == 3
+            while flowed(began) < 3 * MIB:
+                for r in relays:
+                    r.client.turn()
+                    r.target.turn()
+                await one_turn()
+            shares = [r.relay.up for r in relays]
+            assert sum(shares) <= BURST + flowed(began) + 3 * READ
+            assert sum(shares) >= flowed(began) - RATE * 0.2
+            # Whoever came first has had the burst.
+            assert max(shares) - min(shares) <= BURST + QUANTUM + READ
+    assert budget.relays == 0
+
+
+async def test_others_do_not_notice_that_one_is_throttled(throttled: Throttled) -> None:
+    with throttled() as factory, throttled() as for_others:
+        async with relayed(factory) as bulk, relayed(for_others) as chat:
+            bulk.client.send(bytes(8 * MIB))
+            await bulk.some_turns(40)
+            began, carried = pace.seconds(), bulk.relay.up
+            assert carried < 2 * MIB
+            for count in range(1, 50):
+                chat.client.send(b"ping")
+                for _ in range(200):  # without the budgets' time
+                    chat.client.turn()
+                    chat.target.turn()
+                    if len(chat.target.received) == 4 * count:
+                        break
+                    await deferLater(reactor, 0, lambda: None)
+            assert len(chat.target.received) == 4 * 49
+            assert pace.seconds() == began
+            assert bulk.relay.up <= carried + READ
+
+
+@both_ways
+async def test_throttled_a_half_close_comes_behind_its_octets(
+    throttled: Throttled, name: str
+) -> None:
+    with throttled() as factory:
+        async with relayed(factory) as r:
+            first, second = r.far(name)
+            first.send(noise(15, MIB))
+            first.finish()
+            second.send(b"answer")
+            await r.until(lambda: first.received == b"answer")
+            assert not second.ended
+            await r.until(lambda: second.ended)
+            assert second.received == noise(15, MIB)
+            second.finish()
+            await r.ended()
+            assert r.tally.ended_by is EndedBy.BOTH
+            r.check_closed()
+
+
+@both_ways
+@pytest.mark.parametrize("who", ["the one who sends", "the one who reads", "us"])
+async def test_throttled_an_end_leaves_nothing_waiting(
+    throttled: Throttled, name: str, who: str
+) -> None:
+    with throttled() as factory:
+        async with relayed(factory) as r:
+            first, second = r.far(name)
+            first.send(bytes(4 * MIB))
+            await r.until(pace.getDelayedCalls)
+            if who == "us":
+                r.relay.abort()
+            else:
+                (first if who == "the one who sends" else second).reset()
+            await r.ended()
+            await r.until(lambda: all(far.closed or far.left for far in (first, second)))
+            assert len(second.received) < 4 * MIB
+            for far in (first, second):
+                assert far.closed or far.error == errno.ECONNRESET
+            r.check_closed()
+
+
+async def test_to_wait_for_bandwidth_is_not_to_be_idle(throttled: Throttled) -> None:
+    """Though it takes longer than the idle time until it is this one's turn."""
+    budget = Budget(RATE, pace)
+    with throttled(budget) as factory:
+        async with relayed(factory) as r:
+            budget.up.spend(BURST + 5 * RATE)
+            r.client.send(bytes(MIB))
+            await r.some_turns(20)
+            r.clock.advance(IDLE)
+            r.clock.advance(IDLE - 1)
+            assert not r.tallies
+            await r.until(lambda: len(r.target.received) == MIB)
+
+
+@both_ways
+async def test_throttled_an_idle_relay_ends_as_ever(throttled: Throttled, name: str) -> None:
+    """That its reader reads no more is not for want of bandwidth."""
+    with throttled() as factory:
+        async with relayed(factory, buffer=BUFFER) as r:
+            slow, fast = r.far(name)
+            slow.reading = False
+            fast.send(bytes(8 * MIB))
             await r.settle()
-            r.clock.advance(LINGER)  # for a reset that nobody was there to hear
-        await r.ended()
-        await r.until(lambda: all(far.closed or far.left for far in sides.values()))
-        assert sent["client"].startswith(r.target.received)
-        assert sent["target"].startswith(r.client.received)
-        if broken_by is None:
-            assert r.target.received == sent["client"]
-            assert r.client.received == sent["target"]
-            ended = Tally(len(sent["client"]), len(sent["target"]), EndedBy.BOTH)
-            assert r.tally == ended
-        else:
-            assert r.tally.ended_by in (broken_by, EndedBy.LINGER, EndedBy.BOTH)
-            assert len(r.target.received) <= r.tally.up <= len(sent["client"])
-            assert len(r.client.received) <= r.tally.down <= len(sent["target"])
-        r.check_closed()
+            assert not pace.getDelayedCalls()
+            for _ in range(2):
+                r.clock.advance(IDLE)
+            await r.ended()
+            assert r.tally.ended_by is EndedBy.IDLE
+            r.check_closed()
 
 
-_ODDS = [40, 15, 38, 3, 2, 2]
+async def test_throttled_early_octets_count(throttled: Throttled) -> None:
+    budget = Budget(RATE, pace)
+    with throttled(budget) as factory:
+        async with relayed(factory, early=bytes(BURST)) as r:
+            r.client.send(b"late")
+            await r.until(lambda: len(r.target.received) == BURST)
+            began = pace.seconds()
+            await r.until(lambda: len(r.target.received) == BURST + 4)
+            assert r.relay.up == BURST + 4
+            assert pace.seconds() - began > 0.05
+
+
+async def test_what_a_throttled_relay_has_left_is_there_for_the_next(throttled: Throttled) -> None:
+    """Nor has it more than its share by opening another one."""
+    budget = Budget(RATE, pace)
+    began = pace.seconds()
+    with throttled(budget) as factory:
+        for _ in range(20):
+            async with relayed(factory) as r:
+                r.client.send(bytes(100_000))
+                await r.until(lambda: len(r.target.received) == 100_000)
+    assert BURST + flowed(began) + READ >= 20 * 100_000
 
 
 # -- transports with ways of their own (the pump takes them all, a line unix) --

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, ISSLTransport
 from twisted.internet.task import Clock
@@ -12,7 +13,8 @@ from zope.interface import alsoProvides
 from zope.interface.verify import verifyObject
 
 from socksd.interfaces import EndedBy, ICarrier, IRelay, Tally
-from socksd.relay.pump import Pump
+from socksd.relay.pump import Pump, ThrottledPump
+from socksd.relay.throttle import Budget
 from socksd.server.ends import End
 from tests.fakes import FakeTransport, outcome
 
@@ -467,3 +469,96 @@ def test_a_flush_at_the_linger_deadline_has_that_time_once_more(relay: Joined, n
     assert second.gone == "reset"
     assert relay.ended_by is EndedBy.LINGER
     assert not relay.clock.getDelayedCalls()
+
+
+@both_ways
+def test_a_deadline_that_is_made_sooner_is_not_looked_for_among_all(
+    relay: Joined, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 10,000 relays that end at the same time each would search 10,000 calls."""
+
+    def search(*_: object) -> None:
+        raise AssertionError("reset() of Twisted's searches a list")
+
+    monkeypatch.setattr(DelayedCall, "reset", search)
+    relay.far(name)[0].receive_fin()
+    (call,) = relay.clock.getDelayedCalls()
+    assert call.getTime() == LINGER
+
+
+# -- throttled: paused by two ---------------------------------------------------
+
+
+RATE = 100_000
+
+
+@pytest.fixture
+def throttled() -> Joined:
+    """A pump that has used up all it may carry from the target for a second."""
+    clock, client, target = Clock(), End(), End()
+    ours, theirs = FakeTransport(client), FakeTransport(target)
+    budget = Budget(RATE, clock)
+    budget.down.spend(RATE)
+    pump = ThrottledPump(client, target, clock, IDLE, LINGER, budget)
+    relay = Joined(clock, ours, theirs, pump, pump.join(b""))
+    relay.target.receive(b"so far")
+    assert not relay.target.producing
+    return relay
+
+
+def wait_for_a_turn(relay: Joined) -> None:
+    for _ in range(20):
+        relay.clock.advance(0.1)
+
+
+def test_who_has_its_turn_is_read_again(throttled: Joined) -> None:
+    wait_for_a_turn(throttled)
+    assert throttled.target.producing
+    assert throttled.client.producing, "the other direction has all it may"
+
+
+def test_what_was_granted_is_used_before_anything_is_waited_for(throttled: Joined) -> None:
+    clock = throttled.clock
+    clock.advance(0.9)
+    assert throttled.target.producing
+    throttled.target.receive(bytes(6000))
+    assert throttled.target.producing
+    throttled.target.receive(bytes(6000))
+    assert not throttled.target.producing
+
+
+def test_whose_reader_is_slow_has_its_turn_and_stays_paused(throttled: Joined) -> None:
+    throttled.client.producer.pauseProducing()
+    wait_for_a_turn(throttled)
+    assert not throttled.target.producing
+    throttled.client.producer.resumeProducing()
+    assert throttled.target.producing
+
+
+def test_whose_reader_has_caught_up_still_waits_for_its_turn(throttled: Joined) -> None:
+    throttled.client.producer.pauseProducing()
+    throttled.client.producer.resumeProducing()
+    assert not throttled.target.producing
+    wait_for_a_turn(throttled)
+    assert throttled.target.producing
+
+
+def test_what_comes_after_the_end_is_not_paid_for(throttled: Joined) -> None:
+    """TLS goes on reading until its peer closes."""
+    throttled.client.stop_reading()
+    throttled.client.write(b"the reply waits")
+    side = throttled.client.producer
+    side.close()
+    before = throttled.pump.down
+    side.data_received(FULL)
+    assert throttled.pump.down == before
+    wait_for_a_turn(throttled)
+    assert not throttled.target.producing
+
+
+@both_ways
+def test_a_throttled_end_that_is_lost_waits_no_more(throttled: Joined, name: str) -> None:
+    first, _ = throttled.far(name)
+    first.receive_reset()
+    assert throttled.ended_by == name
+    assert not throttled.clock.getDelayedCalls()

@@ -30,12 +30,12 @@ from socksd.events import (
     SessionOpened,
 )
 from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Report, Verdict
-from socksd.interfaces import EndedBy
+from socksd.interfaces import EndedBy, IEgress, IEnd, IRelay
 from socksd.server.spoken import dialogues
 from socksd.server.states import State
 from socksd.wire.socks5 import Greeting, Request, UsernamePassword
 from tests.fakes import FakeTransport
-from tests.server.world import ALLOW, DEFER, DENY, FakePolicy, World, addresses
+from tests.server.world import ALLOW, DEFER, DENY, FakeEgress, FakePolicy, World, addresses
 
 GREETING = Greeting(b"\x00").encode()
 LOGIN_GREETING = Greeting(b"\x00\x02").encode()
@@ -271,6 +271,81 @@ def test_the_events_of_a_session_come_in_order(login_world: World) -> None:
         Connected(1, address, 2),
     ]
     assert the_end(world).user == "alice"
+
+
+# -- routes and limits ---------------------------------------------------------
+
+
+def by_routes(world: World, **routes: IEgress) -> None:
+    """Let rules send IPv6 by other routes, and all else directly."""
+
+    def answer(facts: Facts) -> Decision:
+        if facts.address is None:
+            return DEFER
+        return replace(ALLOW, route="second") if facts.address.version == 6 else ALLOW
+
+    world.policy.answer = answer
+    world.factory.runtime = replace(world.runtime, routes=routes)
+
+
+def test_each_address_is_dialled_by_the_route_of_its_rule(world: World) -> None:
+    second = FakeEgress()
+    by_routes(world, second=second)
+    client = world.connect()
+    client.receive(GREETING + NAMED)
+    found = addresses("2001:db8::1", "192.0.2.1", "2001:db8::2")
+    world.resolver.pending.deferreds[0].callback(found)
+    destination = Destination.named("web.example", 443)
+    assert second.pending.calls == [(destination, addresses("2001:db8::1", "2001:db8::2"))]
+    assert not world.egress.pending.calls
+    second.pending.deferreds[0].errback(Refused(ReplyCode.NETWORK_UNREACHABLE, "no way"))
+    assert world.egress.pending.calls == [(destination, addresses("192.0.2.1"))]
+    world.egress.answer("192.0.2.1")
+    assert world.relays
+
+
+def test_of_routes_that_all_refuse_the_first_is_told(world: World) -> None:
+    second = FakeEgress()
+    by_routes(world, second=second)
+    client = world.connect()
+    client.receive(GREETING + NAMED)
+    world.resolver.pending.deferreds[0].callback(addresses("2001:db8::1", "192.0.2.1"))
+    second.pending.deferreds[0].errback(Refused(ReplyCode.NETWORK_UNREACHABLE, "no way"))
+    world.egress.pending.deferreds[0].errback(Refused(ReplyCode.CONNECTION_REFUSED, "no"))
+    client.receive_fin()
+    closed = the_end(world)
+    assert (closed.reply, closed.reason) == (ReplyCode.NETWORK_UNREACHABLE, "no way")
+    assert [failed.reason for failed in world.events.of(ConnectFailed)] == ["no way"]
+
+
+def test_a_client_that_leaves_cancels_the_route_that_is_tried(world: World) -> None:
+    second = FakeEgress()
+    by_routes(world, second=second)
+    client = world.connect()
+    client.receive(GREETING + NAMED)
+    world.resolver.pending.deferreds[0].callback(addresses("2001:db8::1", "192.0.2.1"))
+    client.receive_reset()
+    assert second.pending.cancelled == 1
+    assert not world.egress.pending.calls
+    assert the_end(world).outcome is Outcome.CLIENT_LEFT
+
+
+def test_a_rule_with_limits_has_its_sessions_carried_within_them(world: World) -> None:
+    asked = []
+
+    def limited(facts: Facts, client: IEnd, target: IEnd) -> IRelay:
+        asked.append((facts.client, facts.principal))
+        return world.runtime.relay(client, target)
+
+    world.policy.answer = lambda _: replace(ALLOW, limits="bulk")
+    world.factory.runtime = replace(world.runtime, limited={"bulk": limited})
+    client = world.connect()
+    client.receive(GREETING + LITERAL)
+    world.egress.answer("198.51.100.7")
+    assert asked == [(ip_address("192.0.2.1"), ANONYMOUS)]
+    (relay,) = world.relays
+    relay.end(EndedBy.BOTH)
+    assert the_end(world).outcome is Outcome.SERVED
 
 
 # -- early data ----------------------------------------------------------------
