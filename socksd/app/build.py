@@ -38,6 +38,7 @@ from socksd.relay.choose import choose, switchboard
 from socksd.server.door import Door
 from socksd.server.protocol import Sessions
 from socksd.server.runtime import Runtime
+from socksd.server.spoken import dialogues
 from socksd.server.states import Deadlines
 
 T = TypeVar("T")
@@ -168,6 +169,7 @@ def build(
     deadlines = config.deadlines
     runtime = Runtime(
         clock=reactor,
+        dialogues={each.name: dialogues(each.protocols) for each in config.listener},
         authenticator=authenticator,
         policy=policy,
         resolver=resolver,

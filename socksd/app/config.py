@@ -36,6 +36,7 @@ from socksd.policy.match import Group
 from socksd.policy.rules import Policy, Rule
 from socksd.policy.sets import HostSet
 from socksd.policy.special import CLASSES, SPECIAL, special_sets
+from socksd.server.spoken import PROTOCOLS
 
 IPNetwork = IPv4Network | IPv6Network
 
@@ -185,6 +186,18 @@ def _never(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def _protocols(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list of protocols, not {_kind(value)}")
+    if not value:
+        raise ValueError("is empty; nobody could be served")
+    for each in value:
+        if each not in PROTOCOLS:
+            hint = did_you_mean(str(each), PROTOCOLS)
+            raise ValueError(f"{each!r} must be one of {', '.join(PROTOCOLS)}{hint}")
+    return tuple(dict.fromkeys(value))
+
+
 def _explicit(value: object) -> bool:
     if value not in ("explicit", "open"):
         raise ValueError(f'must be "explicit" or "open", not {value!r}')
@@ -201,6 +214,7 @@ class Listener:
 
     name: Annotated[str, _name]
     endpoint: Annotated[str, _some_text]  # a Twisted endpoint string, not looked into here
+    protocols: Annotated[tuple[str, ...], _protocols] = PROTOCOLS
 
 
 @attrs.frozen

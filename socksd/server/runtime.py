@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from twisted.internet.interfaces import IReactorTime
@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from socksd.address import IPAddress
 from socksd.events import Observer
 from socksd.interfaces import IAuthenticator, IEgress, IEnd, IPolicy, IRelay, IResolver
+from socksd.server.dialogue import Dialogues
 from socksd.server.states import Deadlines
 
 
@@ -22,6 +23,7 @@ class Runtime:
     it began with.
 
     Attributes:
+        dialogues: By a listener's name, what to speak with whom.
         relay: Makes the relay between a client's end and a target's.
         early_data: Octets a client may send ahead while it is our turn.
         refusals: Writes the page of what a client at this address, with this
@@ -30,6 +32,7 @@ class Runtime:
     """
 
     clock: IReactorTime
+    dialogues: Mapping[str, Dialogues]
     authenticator: IAuthenticator
     policy: IPolicy
     resolver: IResolver

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,7 +20,6 @@ from socksd.events import (
     Event,
     LoggedIn,
     LoginRefused,
-    MethodChosen,
     Outcome,
     RequestReceived,
     SessionClosed,
@@ -29,14 +28,18 @@ from socksd.events import (
 from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Verdict
 from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, Tally
 from socksd.server.connect import connect
+from socksd.server.dialogue import IDialogue
 from socksd.server.runtime import Runtime
 from socksd.server.states import DEADLINE, TRANSITIONS, State
-from socksd.wire.handshake import ServerHandshake, Turn
-from socksd.wire.socks5 import Greeting, Request
+from socksd.wire.guess import wrong_version
+from socksd.wire.socks5 import Request
 
 _log = Logger("socksd")
 
-_CLIENTS_TURN = frozenset({Turn.GREETING, Turn.LOGIN, Turn.REQUEST})
+# What carries out which command.
+_COMMANDS: dict[Command, Callable[[Session, Request], Coroutine[Any, Any, None]]] = {
+    Command.CONNECT: connect,
+}
 
 # What a relay's end means for the session: its outcome, and a clause for the log.
 _RELAYED = {
@@ -54,10 +57,13 @@ class Session:
     """
     One client's life.
 
-    The first carrier of the client's end: it hears the dialogue of RFC 1928
-    and hands the end to a relay when there is one.
+    The first carrier of the client's end: it has the client's first octet say
+    which protocol this is, lets the dialogue hear what arrives, and hands the
+    end to a relay when there is one.
 
     Attributes:
+        dialogue: Speaks the client's protocol; ``None`` before its first octet
+            and once a relay carries.
         facts: What is known of the client; the request adds to them.
         decision: The last decision that stands.
         address: The address that was dialled, once it has answered.
@@ -79,9 +85,9 @@ class Session:
         "address",
         "client_port",
         "decision",
+        "dialogue",
         "end",
         "facts",
-        "handshake",
         "judged",
         "number",
         "request",
@@ -106,7 +112,7 @@ class Session:
         self.facts = facts
         self.client_port = client_port
         self.state = State.OPEN
-        self.handshake = ServerHandshake()
+        self.dialogue: IDialogue | None = None
         self.request: Request | None = None
         self.decision: Decision | None = None
         self.address: IPAddress | None = None
@@ -131,17 +137,15 @@ class Session:
         """Take octets of the dialogue, or early payload behind it."""
         if self.state is State.CLOSING:
             return  # read on only to hear FIN: closing on unread octets would reset
-        self.handshake.receive(octets)
-        if self.state is State.OPEN:
-            self.enter(State.NEGOTIATING)
-            if self.ask(self.facts).verdict is Verdict.DENY:
-                self._finish(Outcome.DENIED, "by its address")
-                return
-        if self.handshake.turn in _CLIENTS_TURN:
+        dialogue = self.dialogue or self._opened(octets[0])
+        if dialogue is None:
+            return
+        dialogue.receive(octets)
+        if dialogue.clients_turn:
             self._advance()
         # Not paused at the first early octet: a paused transport hears neither
         # FIN nor RST, and who has left would still cost a lookup and a connect.
-        elif len(self.handshake.unread) > self.runtime.early_data and not self._paused:
+        elif len(dialogue.unread) > self.runtime.early_data and not self._paused:
             self._paused = True
             self.end.transport.pauseProducing()
 
@@ -155,7 +159,7 @@ class Session:
         """
         if self.state is State.CLOSING:
             self.end.transport.loseConnection()
-        elif self.handshake.turn in _CLIENTS_TURN or not self.handshake.unread:
+        elif self.dialogue is None or self.dialogue.clients_turn or not self.dialogue.unread:
             self._left()
             self.enter(State.CLOSING)
             self.end.transport.loseConnection()
@@ -221,20 +225,18 @@ class Session:
         Not a coroutine: the command's frames, kept for the whole life of a
         tunnel, would be a fifth of the memory that one takes.
         """
-        self.reply(ReplyCode.SUCCEEDED, bound)
+        dialogue = self.dialogue
+        assert dialogue is not None  # nobody else asks for anything
+        dialogue.granted(bound)
+        self._reply = ReplyCode.SUCCEEDED
         self.enter(State.RELAYING)
         self._relay = relay
-        early = bytes(self.handshake.unread)
-        self.handshake.unread.clear()
+        early = bytes(dialogue.unread)
+        self.dialogue = None
         if self._paused:
             self.end.transport.resumeProducing()
         self._task = None  # nothing is left of it to cancel
         relay.join(early).addCallback(self._relayed).addErrback(self._relay_failed, target)
-
-    def reply(self, code: ReplyCode, bound: Destination | None = None) -> None:
-        """Send the reply."""
-        self._reply = code
-        self.end.send(self.handshake.reply(code, bound))
 
     def stop(self, reason: str = "the service has stopped") -> None:
         """End at once, for a reason of ours."""
@@ -244,40 +246,83 @@ class Session:
         else:
             self.end.transport.abortConnection()
 
+    # -- what the dialogue asks for ------------------------------------------
+
+    def methods(self) -> Sequence[Method]:
+        """Name the methods of authentication that would do for this client, the best first."""
+        return self.runtime.authenticator.methods(self.facts.client)
+
+    def anonymous(self) -> None:
+        """Take the client as one without login."""
+        self.facts = self.facts.known_as(ANONYMOUS)
+        self.enter(State.REQUESTING)
+
+    def log_in(self, username: bytes, password: bytes) -> None:
+        """Verify a user name and a password; the dialogue hears what has come of it."""
+        self._run(self._login(username, password))
+
+    def requested(self, request: Request) -> None:
+        """Carry a request out."""
+        self.request = request
+        self.tell(RequestReceived(self.number, request.command, request.destination))
+        command = _COMMANDS.get(request.command)
+        if command is not None:
+            self._run(command(self, request))
+        else:
+            reason = f"{request.command.name} is not supported"
+            self._refuse(ReplyCode.COMMAND_NOT_SUPPORTED, reason)
+            self.finish(Outcome.FAILED, reason)
+
+    def finish(self, outcome: Outcome, reason: str) -> None:
+        """
+        Say no more: flush, send FIN, and wait for the client to close.
+
+        Closing at once could reset the connection under our last octets: the
+        client may have sent something that we have not read.
+        """
+        self._outcome = (outcome, reason)
+        self.enter(State.CLOSING)
+        if self._paused:
+            self.end.transport.resumeProducing()
+        self.end.finish_writing()
+
     # -- the dialogue --------------------------------------------------------
 
-    def _advance(self) -> None:
-        """Take whole messages off what has arrived, while it is the client's turn."""
-        try:
-            while (message := self.handshake.take()) is not None:
-                if isinstance(message, Request):
-                    self._requested(message)
-                elif isinstance(message, Greeting):
-                    self._greeted(message)
-                else:
-                    self._run(self._login(message.username, message.password))
-        except ProtocolError as error:
-            if error.reply is not None:
-                self.reply(error.reply)
-            elif error.answer:
-                self.end.send(error.answer)
-            self._finish(Outcome.PROTOCOL_ERROR, str(error))
+    def _opened(self, octet: int) -> IDialogue | None:
+        """Begin the dialogue that *octet* is the first of, unless that is the end of it."""
+        self.enter(State.NEGOTIATING)
+        if self.ask(self.facts).verdict is Verdict.DENY:
+            self.finish(Outcome.DENIED, "by its address")
+            return None
+        speaker = self.runtime.dialogues[self.facts.listener].get(octet)
+        if speaker is None:
+            self._broken(wrong_version(octet))
+            return None
+        self.dialogue = speaker(self)
+        return self.dialogue
 
-    def _greeted(self, greeting: Greeting) -> None:
-        acceptable = self.runtime.authenticator.methods(self.facts.client)
-        method = next((m for m in acceptable if m in greeting.methods), Method.NO_ACCEPTABLE)
-        self.end.send(self.handshake.choose(method))
-        self.tell(MethodChosen(self.number, method, greeting.methods))
-        if method is Method.NO_ACCEPTABLE:
-            offered = ", ".join(f"{number:#04x}" for number in greeting.methods[:16])
-            self._finish(Outcome.NO_METHOD, f"offered only {offered}")
-        elif method is Method.NO_AUTHENTICATION:
-            self.facts = self.facts.known_as(ANONYMOUS)
-            self.enter(State.REQUESTING)
-        else:
-            self.enter(State.AUTHENTICATING)
+    def _advance(self) -> None:
+        assert self.dialogue is not None  # it has just been told, or has told us
+        try:
+            self.dialogue.advance()
+        except ProtocolError as error:
+            self._broken(error)
+
+    def _broken(self, error: ProtocolError) -> None:
+        """End the session of a client that broke the protocol."""
+        if error.reply is not None:
+            self._refuse(error.reply, str(error))
+        elif error.answer:
+            self.end.send(error.answer)
+        self.finish(Outcome.PROTOCOL_ERROR, str(error))
+
+    def _refuse(self, code: ReplyCode, reason: str) -> None:
+        if self.dialogue is not None and self.dialogue.refused(code, reason):
+            self._reply = code
 
     async def _login(self, username: bytes, password: bytes) -> None:
+        dialogue = self.dialogue
+        assert dialogue is not None  # it has asked
         try:
             principal: Principal = await self.runtime.authenticator.login(
                 username, password, self.facts.client
@@ -287,24 +332,14 @@ class Session:
             client, port = self.facts.client, self.client_port
             self.tell(LoginRefused(self.number, client, port, user, failed.reason))
             self.facts = self.facts.known_as(Principal(user))
-            self.end.send(self.handshake.status(ok=False))
-            self._finish(Outcome.LOGIN_FAILED, failed.reason)  # RFC 1929 section 2: MUST close
+            dialogue.login_refused(failed.reason)
             return
         self.facts = self.facts.known_as(principal)
         self.tell(LoggedIn(self.number, principal.name or ""))
-        self.end.send(self.handshake.status(ok=True))
+        dialogue.logged_in()
         self.enter(State.REQUESTING)
         self._task = None
         self._advance()
-
-    def _requested(self, request: Request) -> None:
-        self.request = request
-        self.tell(RequestReceived(self.number, request.command, request.destination))
-        if request.command is Command.CONNECT:
-            self._run(connect(self, request))
-        else:
-            self.reply(ReplyCode.COMMAND_NOT_SUPPORTED)
-            self._finish(Outcome.FAILED, f"{request.command.name} is not supported")
 
     def _run(self, command: Coroutine[Any, Any, None]) -> None:
         task = Deferred.fromCoroutine(command)
@@ -329,14 +364,11 @@ class Session:
         else:
             _log.failure("session {number} has met a bug", failure, number=self.number)
             reason = "a bug; its traceback is in the log"
-        if self.handshake.turn is Turn.STATUS:
-            self.end.send(self.handshake.status(ok=False))
-        elif self.handshake.turn is Turn.REPLY:
-            self.reply(code)
+        self._refuse(code, reason)
         self._outcome = (outcome, reason)
         self.end.carried_by(self)  # a relay with a bug may have it, or have had it closed
         if self.state is not State.CLOSED:
-            self._finish(outcome, reason)
+            self.finish(outcome, reason)
 
     # -- the end -------------------------------------------------------------
 
@@ -348,19 +380,6 @@ class Session:
         if target is not None:
             target.transport.abortConnection()
         self._failed(failure)
-
-    def _finish(self, outcome: Outcome, reason: str) -> None:
-        """
-        Say no more: flush, send FIN, and wait for the client to close.
-
-        Closing at once could reset the connection under our last octets: the
-        client may have sent something that we have not read.
-        """
-        self._outcome = (outcome, reason)
-        self.enter(State.CLOSING)
-        if self._paused:
-            self.end.transport.resumeProducing()
-        self.end.finish_writing()
 
     def _left(self) -> None:
         """The client is no longer there to be served."""

@@ -31,7 +31,6 @@ from socksd.events import (
 from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Report, Verdict
 from socksd.interfaces import EndedBy
 from socksd.server.states import State
-from socksd.wire.handshake import Turn
 from socksd.wire.socks5 import Greeting, Request, UsernamePassword
 from tests.fakes import FakeTransport
 from tests.server.world import ALLOW, DEFER, DENY, FakePolicy, World, addresses
@@ -801,7 +800,7 @@ def test_a_session_keeps_the_runtime_it_began_with(world: World) -> None:
     client.receive(GREETING)
     assert client.sent == b"\x05\x00"
     (session,) = world.sessions
-    assert session.handshake.turn is Turn.REQUEST
+    assert session.state is State.REQUESTING
     client.receive_reset()
 
 
@@ -881,7 +880,8 @@ def test_what_follows_a_refusal_is_read_and_dropped(world: World) -> None:
     for _ in range(5):
         client.receive(bytes(1000))
     (session,) = world.sessions
-    assert len(session.handshake.unread) < 10
+    assert session.dialogue is not None
+    assert len(session.dialogue.unread) < 10
     client.receive_fin()
     assert the_end(world).outcome is Outcome.PROTOCOL_ERROR
 
@@ -901,7 +901,7 @@ def test_early_data_is_kept_once(world: World) -> None:
     world.connect().receive(GREETING + LITERAL + b"early")
     world.egress.answer("198.51.100.7")
     (session,) = world.sessions
-    assert not session.handshake.unread, "the relay has it now"
+    assert session.dialogue is None, "the relay has it now"
     world.relays[0].end(EndedBy.BOTH)
 
 

@@ -30,6 +30,7 @@ from socksd.interfaces import (
 from socksd.server.door import Door
 from socksd.server.protocol import Sessions, SocksFactory, SocksProtocol
 from socksd.server.runtime import Runtime
+from socksd.server.spoken import PROTOCOLS, dialogues
 from socksd.server.states import Deadlines
 from tests.fakes import FakeTransport, Recorder
 
@@ -166,6 +167,7 @@ class World:
     def __post_init__(self) -> None:
         self.runtime = Runtime(
             clock=self.clock,
+            dialogues=dict.fromkeys(("office", "lab"), dialogues(PROTOCOLS)),
             authenticator=self.authenticator,
             policy=self.policy,
             resolver=self.resolver,
