@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.cred.checkers import ICredentialsChecker
@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
 
 from socksd.admin.routes import IReactorControlled, Routes
 from socksd.app.answers import UNWRITTEN, Answers
-from socksd.app.config import Config
+from socksd.app.config import Config, Gssapi
 from socksd.app.endpoints import listening_endpoint
 from socksd.app.reload import IReactorReloading, Reloader, Source
 from socksd.app.service import Entrance, Gateway, Generation, Part
@@ -40,6 +40,9 @@ from socksd.server.protocol import Sessions
 from socksd.server.runtime import Runtime
 from socksd.server.spoken import dialogues
 from socksd.server.states import Deadlines
+
+if TYPE_CHECKING:
+    from socksd.identity.gssapi import Acceptor
 
 T = TypeVar("T")
 
@@ -130,14 +133,21 @@ def build(
         return Part(threads.start, threads.stop, threads)
 
     threads: LoginThreads = part(("login threads", config.auth.threads), login_threads)
+    acceptor = None
+    if config.gssapi != Gssapi():
+        # Threads of their own: a keytab on a file system that has gone holds no password up.
+        tickets: LoginThreads = part(("ticket threads", config.auth.threads), login_threads)
+        acceptor = _acceptor(config.gssapi, tickets, problems)
     # Made in any case: it finds what is wrong with the password files now.
-    authenticator = _authenticator(config, threads, reactor, problems)
+    authenticator = _authenticator(config, threads, acceptor, reactor, problems)
     resolver = _resolver(config, reactor, problems)
     policy = config.policy()
     problems += failures(policy, config.test)
     if problems or authenticator is None or resolver is None:
         raise ConfigError(problems)
-    authenticator = part(("authenticator", config.auth), lambda: Part(what=authenticator))
+    authenticator = part(
+        ("authenticator", config.auth, config.gssapi), lambda: Part(what=authenticator)
+    )
     resolver = part(
         ("resolver", config.resolver, config.deadlines.resolve),
         lambda: Part(stop=resolver.stop, what=resolver),
@@ -216,8 +226,39 @@ def _endpoints(
     return [endpoint for endpoint in made if endpoint is not None]
 
 
+def _acceptor(gssapi: Gssapi, threads: LoginThreads, problems: list[Problem]) -> Acceptor | None:
+    if not gssapi.keytab:
+        problems.append(Problem("gssapi.keytab", "is missing: the file with the service's key"))
+    if not gssapi.realms:
+        problems.append(Problem("gssapi.realms", "is missing: the realms whose users may log in"))
+    elif len(gssapi.realms) > 1 and not gssapi.user:
+        message = (
+            '"short" would make one user of alice in one realm and alice in the other;'
+            ' write user = "principal"'
+        )
+        problems.append(Problem("gssapi.user", message))
+    try:
+        from socksd.identity.gssapi import Acceptor, Mapping
+    except ImportError as error:
+        message = f"needs the Python package gssapi: pip install 'socksd[gssapi]' ({error})"
+        problems.append(Problem("gssapi", message))
+        return None
+    if not gssapi.keytab:
+        return None
+    mapping = Mapping(gssapi.realms, whole=gssapi.user)
+    return _attempt(
+        lambda: Acceptor(gssapi.keytab, gssapi.service, mapping, gssapi.protection, threads),
+        "gssapi.keytab",
+        problems,
+    )
+
+
 def _authenticator(
-    config: Config, threads: LoginThreads, reactor: IReactor, problems: list[Problem]
+    config: Config,
+    threads: LoginThreads,
+    acceptor: Acceptor | None,
+    reactor: IReactor,
+    problems: list[Problem],
 ) -> Authenticator | None:
     checkers = [
         _attempt(partial(_checker, description), f"auth.authenticators[{index}]", problems)
@@ -228,6 +269,7 @@ def _authenticator(
             [checker for checker in checkers if checker is not None],
             threads,
             reactor,
+            acceptor=acceptor,
             anonymous=config.auth.anonymous,
             cache_seconds=config.auth.cache,
         ),

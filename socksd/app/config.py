@@ -27,6 +27,7 @@ from cattrs import (
 from cattrs.gen import make_dict_structure_fn, override
 
 from socksd.app.own import own_networks
+from socksd.codes import Protection
 from socksd.errors import ConfigError, Problem, did_you_mean
 from socksd.policy.builtin import built_in
 from socksd.policy.cases import Case, load_cases
@@ -49,6 +50,11 @@ _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB)")
 _OCTETS = {"B": 1, "KiB": 1024, "MiB": 1024**2}
+_PROTECTIONS = {
+    "confidentiality": Protection.CONFIDENTIALITY,
+    "integrity": Protection.INTEGRITY,
+    "none": Protection.NONE,
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # stands unquoted in log lines
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -198,6 +204,24 @@ def _protocols(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def _protections(value: object) -> tuple[Protection, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list of levels of protection, not {_kind(value)}")
+    if not value:
+        raise ValueError('is empty; to protect no message at all write protection = ["none"]')
+    for each in value:
+        if each not in _PROTECTIONS:
+            hint = did_you_mean(str(each), _PROTECTIONS)
+            raise ValueError(f"{each!r} must be one of {', '.join(_PROTECTIONS)}{hint}")
+    return tuple(dict.fromkeys(_PROTECTIONS[each] for each in value))
+
+
+def _whole(value: object) -> bool:
+    if value not in ("short", "principal"):
+        raise ValueError(f'must be "short" or "principal", not {value!r}')
+    return value == "principal"
+
+
 def _explicit(value: object) -> bool:
     if value not in ("explicit", "open"):
         raise ValueError(f'must be "explicit" or "open", not {value!r}')
@@ -225,6 +249,20 @@ class Auth:
     anonymous: tuple[Annotated[IPNetwork, _network], ...] = ()
     cache: Annotated[float, _duration(least="0s")] = 300.0
     threads: Annotated[int | None, _number_or_auto(1, 64)] = None  # None: one per CPU, at most 4
+
+
+@attrs.frozen
+class Gssapi:
+    """``[gssapi]``: logins with Kerberos tickets (RFC 1961)."""
+
+    keytab: Annotated[str, _file] = ""  # "": no such logins
+    service: Annotated[str, _some_text] = "rcmd"  # on any host, or NAME@HOST
+    realms: tuple[Annotated[str, _some_text], ...] = ()
+    user: Annotated[bool, _whole] = False  # called by the whole principal
+    protection: Annotated[tuple[Protection, ...], _protections] = (
+        Protection.CONFIDENTIALITY,
+        Protection.INTEGRITY,
+    )
 
 
 @attrs.frozen
@@ -313,6 +351,7 @@ class Config:
     version: Annotated[int, _number(1, 1)] = 1
     listener: tuple[Listener, ...] = ()
     auth: Auth = Auth()
+    gssapi: Gssapi = Gssapi()
     # By their names with "@", the built-in ones as well; those differ from host to host.
     sets: Mapping[str, HostSet] = attrs.field(default=SPECIAL, eq=False)
     groups: Mapping[str, Group] = attrs.field(factory=dict)
@@ -331,7 +370,7 @@ class Config:
         if self.rule:
             never, private = self.guard.never, self.guard.private
             return Policy(self.rule, Guard.of(never, self.sets, private=private))
-        return built_in(with_login=bool(self.auth.authenticators))
+        return built_in(with_login=bool(self.auth.authenticators or self.gssapi.keytab))
 
 
 def load_config(path: Path) -> Config:

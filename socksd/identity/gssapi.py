@@ -13,9 +13,10 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from gssapi import MechType, Name, NameType, RequirementFlag, raw
-from gssapi.exceptions import GSSError
+from gssapi.raw.misc import GSSError
 from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
@@ -25,6 +26,9 @@ from socksd.errors import ConfigError, LoginFailed, Problem, ProtocolError
 from socksd.facts import Principal
 from socksd.identity.threads import LoginThreads
 from socksd.interfaces import Accepted, ISecurityContext
+
+if TYPE_CHECKING:
+    from gssapi import SecurityContext  # as gssapi.raw calls its own where it is typed
 
 # Kerberos takes one token; with three legs, as DCE has them, it takes two.
 MOST_TOKENS = 4
@@ -137,7 +141,7 @@ class Context:
     def __init__(self, acceptor: Acceptor, client: IPAddress) -> None:
         self._acceptor = acceptor
         self._client = client
-        self._context: raw.SecurityContext | None = None
+        self._context: SecurityContext | None = None
         self._flags = 0
         self._tokens = 0
 
@@ -152,9 +156,10 @@ class Context:
         """Take what was asked for if it may be, else the most there is."""
         protections = self._acceptor.protections
         agreed = next((each for each in protections if each == asked), max(protections))
-        missing = RequirementFlag(_NEEDS[agreed] & ~self._flags)
+        missing = _NEEDS[agreed] & ~self._flags
         if missing:
-            raise ProtocolError(f"a security context that lacks {missing!r}")
+            names = ", ".join(flag.name for flag in RequirementFlag if flag & missing)
+            raise ProtocolError(f"a security context without {names}")
         return agreed
 
     def wrap(self, octets: bytes, confidential: bool) -> bytes:
@@ -177,7 +182,7 @@ class Context:
         return raw.wrap_size_limit(self._established, _LONGEST_TOKEN, confidential)
 
     @property
-    def _established(self) -> raw.SecurityContext:
+    def _established(self) -> SecurityContext:
         if self._context is None:
             raise RuntimeError("no security context yet")
         return self._context
@@ -188,7 +193,7 @@ class Context:
             # Not SecurityContext.step() of the library's upper floor: where an
             # error comes with a token that returns the token, and raises later.
             result = raw.accept_sec_context(token, self._acceptor.credentials, self._context)
-            self._context = result.context
+            self._context = cast("SecurityContext", result.context)
             answer = result.token or b""
             if result.more_steps:
                 return Accepted(answer, None)
