@@ -1,30 +1,36 @@
-"""
-A Kerberos realm for the tests: a KDC on the loopback, users and services.
-
-And a client of RFC 1961, of octets and by the standard library: it shares
-nothing with socksd, so that one mistake is not made twice.
-"""
+"""A Kerberos realm for the tests: a KDC on the loopback, users and services."""
 
 from __future__ import annotations
 
 import os
-import re
 import socket
-import struct
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from socksd.address import IPAddress
+from socksd.codes import Protection
+from socksd.identity.threads import LoginThreads
+from socksd.interfaces import Accepted, ISecurityContext
+from tests.fakes import outcome
 from tests.functional.process import needs, run, wait_for
 
 if TYPE_CHECKING:
     from gssapi import SecurityContext
 
+    from socksd.identity.gssapi import Acceptor, Mapping
+
+T = TypeVar("T")
+
 REALM = "EXAMPLE.TEST"
 USERS = ("alice", "bob", "carol/admin")
 SERVICES = ("rcmd", "other")  # on localhost
+CLIENT = ip_address("192.0.2.1")
 
 _KRB5 = """
 [libdefaults]
@@ -66,7 +72,7 @@ class Realm:
     def __init__(self, directory: Path, port: int) -> None:
         self.directory = directory
         self.keytabs = {service: directory / f"{service}.keytab" for service in SERVICES}
-        self.environment: Mapping[str, str] = {
+        self.environment: dict[str, str] = {
             "KRB5_CONFIG": str(directory / "krb5.conf"),
             "KRB5_KDC_PROFILE": str(directory / "kdc.conf"),
             "KRB5RCACHENAME": f"file2:{directory}/rcache",
@@ -87,7 +93,7 @@ class Realm:
         self._run("kdb5_util", "create", "-s", "-r", REALM, "-P", "master")
         self._run("kadmin.local", stdin="\n".join(commands))
 
-    def ticket(self, user: str, lifetime: str = "1h") -> Mapping[str, str]:
+    def ticket(self, user: str, lifetime: str = "1h") -> dict[str, str]:
         """Log a user in, and give the environment that has the ticket."""
         cache = f"FILE:{self.directory}/{user.replace('/', '-')}-{lifetime}"
         self._run("kinit", "-l", lifetime, "-c", cache, user, stdin=f"{user}-secret\n")
@@ -136,3 +142,26 @@ def initiator(
     return gssapi.SecurityContext(
         name=name, mech=gssapi.MechType.kerberos, flags=wanted, usage="initiate"
     )
+
+
+class Inline:
+    """Login threads that are this one."""
+
+    def run(self, client: IPAddress, work: Callable[[], T]) -> Deferred[T]:
+        return maybeDeferred(work)
+
+
+def acceptor(keytab: Path, mapping: Mapping | None = None, service: str = "rcmd") -> Acceptor:
+    """Give an acceptor that takes any level of protection."""
+    from socksd.identity.gssapi import Acceptor, Mapping
+
+    threads = cast("LoginThreads", Inline())
+    return Acceptor(str(keytab), service, mapping or Mapping([REALM]), Protection, threads)
+
+
+def established(keytab: Path) -> tuple[ISecurityContext, SecurityContext]:
+    """Give both sides of a security context: ours, and that of who has the ticket."""
+    client, ours = initiator(), acceptor(keytab).context(CLIENT)
+    accepted: Accepted = outcome(ours.accept(client.step() or b""))
+    client.step(accepted.token)
+    return ours, client

@@ -13,7 +13,7 @@ import random
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -32,12 +32,15 @@ from twisted.internet.ssl import KeyPair, PrivateCertificate
 from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
-from socksd.interfaces import EndedBy, IEnd, IRelay, Tally
+from socksd.interfaces import EndedBy, IEnd, IRelay, ISecurityContext, Tally
 from socksd.relay.line import Line
 from socksd.relay.pipes import Pipes
 from socksd.relay.pump import Pump
 from socksd.relay.switchboard import Switchboard
 from socksd.server.ends import End
+from socksd.server.protected import Protected
+from tests.kerberos import Realm, established
+from tests.tokens import FakeContext, FakeFarContext, FarContext
 
 IDLE = 900.0
 LINGER = 300.0
@@ -67,16 +70,63 @@ def lines(pipes: int = 4) -> Iterator[RelayFactory]:
         board.stop()
 
 
+class Tokens:
+    """
+    Pumps whose client speaks in GSS-API tokens (RFC 1961 section 5).
+
+    Args:
+        pair: Gives both sides of a security context: ours, and the client's.
+    """
+
+    def __init__(self, pair: Callable[[], tuple[ISecurityContext, FarContext]]) -> None:
+        self._pair = pair
+
+    def far(self, sock: socket.socket) -> Far:
+        """Give the client's far side; it is the next relay's."""
+        self._ours, theirs = self._pair()
+        return ProtectedFar(sock, theirs)
+
+    def __call__(
+        self, client: IEnd, target: IEnd, clock: IReactorTime, idle: float, linger: float
+    ) -> IRelay:
+        return Pump(Protected(client, self._ours, confidential=True), target, clock, idle, linger)
+
+
+@contextmanager
+def pumps_of_tokens() -> Iterator[RelayFactory]:
+    yield Tokens(lambda: (FakeContext(size=20_000), FakeFarContext()))
+
+
+@contextmanager
+def pumps_of_kerberos_tokens(ticket: Mapping[str, str], keytab: Path) -> Iterator[RelayFactory]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ticket.items():
+            patch.setenv(name, value)
+        yield Tokens(partial(established, keytab))
+
+
 @pytest.fixture(
     params=[
         pytest.param(pumps, id="pump"),
         pytest.param(lines, id="line"),
         pytest.param(partial(lines, pipes=0), id="line without a pipe"),
+        pytest.param(pumps_of_tokens, id="pump of tokens"),
+        pytest.param(pumps_of_kerberos_tokens, id="pump of Kerberos tokens"),
     ]
 )
 def relay_factory(request: pytest.FixtureRequest) -> Iterator[RelayFactory]:
-    with request.param() as factory:
+    factories = request.param
+    if factories is pumps_of_kerberos_tokens:
+        pytest.importorskip("gssapi")
+        realm: Realm = request.getfixturevalue("realm")
+        factories = partial(factories, realm.ticket("alice"), realm.keytabs["rcmd"])
+    with factories() as factory:
         yield factory
+
+
+def client_side(relay_factory: RelayFactory, sock: socket.socket) -> Far:
+    """Give the far side of a client that speaks as the relay expects."""
+    return relay_factory.far(sock) if isinstance(relay_factory, Tokens) else Far(sock)
 
 
 class Far:
@@ -171,6 +221,58 @@ class SecureFar(Far):
         assert isinstance(self.sock, ssl.SSLSocket)
         with suppress(ssl.SSLError):  # it is sent; the answer may take its time
             self.sock.unwrap()
+
+
+class ProtectedFar(Far):
+    """A far side that speaks in GSS-API tokens."""
+
+    def __init__(self, sock: socket.socket, context: FarContext) -> None:
+        super().__init__(sock)
+        self._context = context
+        self._leaving = b""
+        self._leaving_for = 0  # octets that are in it
+        self._come = bytearray()
+
+    def _write(self) -> None:
+        try:
+            while self._leaving or self._unsent:
+                if not self._leaving:
+                    held, self._unsent = bytes(self._unsent[:20_000]), self._unsent[20_000:]
+                    token = self._context.wrap(held, True).message
+                    self._leaving = struct.pack("!BBH", 1, 3, len(token)) + token
+                    self._leaving_for = len(held)
+                self._leaving = self._leaving[self.sock.send(self._leaving) :]
+                if not self._leaving:
+                    self.sent += self._leaving_for
+        except BlockingIOError:
+            return
+        if self._finishing:
+            self._finishing = False
+            self._finish()
+
+    def _read(self) -> None:
+        try:
+            while not self.ended:
+                octets = self.sock.recv(MIB)
+                self._come += octets
+                self.ended = not octets
+                self._take()
+        except BlockingIOError:
+            pass
+
+    def _take(self) -> None:
+        start = 0
+        while len(self._come) - start >= 4:
+            version, kind, length = struct.unpack_from("!BBH", self._come, start)
+            assert (version, kind) == (1, 3)
+            end = start + 4 + length
+            if len(self._come) < end:
+                break
+            result = self._context.unwrap(bytes(self._come[start + 4 : end]))
+            assert result.encrypted
+            self.received += result.message
+            start = end
+        del self._come[:start]
 
 
 @dataclass
@@ -291,7 +393,8 @@ async def relayed(
             handle = end.transport.getHandle()
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-    async with joined(relay_factory, client, Far(client_far), target, Far(target_far), early) as r:
+    far = client_side(relay_factory, client_far)
+    async with joined(relay_factory, client, far, target, Far(target_far), early) as r:
         yield r
 
 
@@ -887,7 +990,8 @@ async def test_a_client_on_a_unix_socket_half_closes(
 
     client, client_far = await accepted(lambda factory: reactor.listenUNIX(path, factory), connect)
     target, target_far = await dialled(None)
-    async with joined(relay_factory, client, Far(client_far), target, Far(target_far)) as r:
+    far = client_side(relay_factory, client_far)
+    async with joined(relay_factory, client, far, target, Far(target_far)) as r:
         r.client.send(noise(12, MIB))
         r.client.finish()
         await r.until(lambda: r.target.ended)
