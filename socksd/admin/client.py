@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from typing import Any
+from urllib.parse import urlencode
 
 from socksd.errors import SocksdError
 
@@ -36,12 +37,17 @@ def ask(
     """
     Ask, and give the HTTP status and what the answer's JSON says.
 
+    With GET, *body* becomes the parameters of the URL.
+
     Raises:
         Unreachable: Nobody answers there, or not as a server of ours does.
     """
     connection = _Unix(socket_path)
     try:
-        connection.request(method, path, json.dumps(body) if body is not None else None)
+        if method == "GET":
+            connection.request(method, f"{path}?{urlencode(body)}" if body else path)
+        else:
+            connection.request(method, path, json.dumps(body) if body is not None else None)
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     except PermissionError:

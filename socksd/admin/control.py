@@ -6,18 +6,19 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Callable
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+from urllib.parse import parse_qsl
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from socksd.admin.routes import BadBody, Body, IReactorControlled, Routes, Unable
 from socksd.errors import ConfigError
@@ -138,24 +139,33 @@ class _Answers(Resource):
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
         self._routes = routes
 
-    def render(self, request: _Request) -> bytes:
-        """Answer, as JSON whatever happens."""
+    def render(self, request: _Request) -> int:
+        """Answer, as JSON whatever happens, at once or when the answer is there."""
         method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
         allowed = sorted(verb for verb, at in self._routes if at == path)
         handler = self._routes.get((method, path))
-        if handler is not None:
-            status, answer = _answer(lambda: handler(_body(request)))
-        elif allowed:
-            status, answer = HTTPStatus.METHOD_NOT_ALLOWED, _error(f"{path} takes {allowed[0]}")
-        else:
-            status, answer = HTTPStatus.NOT_FOUND, _error(f"there is no {path}")
         headers = request.responseHeaders
         headers.setRawHeaders("Content-Type", ["application/json"])
         headers.setRawHeaders("Cache-Control", ["no-store"])
         if allowed:
             headers.setRawHeaders("Allow", [", ".join(allowed)])
-        request.setResponseCode(status)
-        return json.dumps(answer).encode("ascii") + b"\n"
+        gone = request.notifyFinish()
+        gone.addErrback(lambda _: None)  # who has left needs no answer
+        if handler is not None:
+            asked: Deferred[object] = maybeDeferred(lambda: handler(_body(request)))
+            done = asked.addCallbacks(lambda answer: (HTTPStatus.OK, answer), _failed)
+            done.addCallback(lambda said: None if gone.called else _send(request, *said))
+        elif allowed:
+            _send(request, HTTPStatus.METHOD_NOT_ALLOWED, _error(f"{path} takes {allowed[0]}"))
+        else:
+            _send(request, HTTPStatus.NOT_FOUND, _error(f"there is no {path}"))
+        return NOT_DONE_YET
+
+
+def _send(request: _Request, status: HTTPStatus, answer: object) -> None:
+    request.setResponseCode(status)
+    request.write(json.dumps(answer).encode("ascii") + b"\n")  # type: ignore[no-untyped-call]  # Twisted's
+    request.finish()  # type: ignore[no-untyped-call]  # Twisted's
 
 
 class _TooLarge(BadBody):
@@ -167,7 +177,7 @@ def _body(request: _Request) -> Body:
         raise _TooLarge(f"the body has more than {BODY} octets")
     octets = request.content.getvalue()
     if not octets:
-        return {}
+        return _parameters(request.uri.partition(b"?")[2])
     try:
         body = json.loads(octets)
     except (ValueError, RecursionError):
@@ -177,21 +187,29 @@ def _body(request: _Request) -> Body:
     return body
 
 
-def _answer(ask: Callable[[], object]) -> tuple[HTTPStatus, Any]:
-    try:
-        return HTTPStatus.OK, ask()
-    except _TooLarge as error:
+def _parameters(query: bytes) -> Body:
+    pairs = parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True)
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadBody(f"{name} is there more than once")
+    return dict(pairs)
+
+
+def _failed(failure: Failure) -> tuple[HTTPStatus, object]:
+    error = failure.value
+    if isinstance(error, _TooLarge):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _error(str(error))
-    except BadBody as error:
+    if isinstance(error, BadBody):
         return HTTPStatus.BAD_REQUEST, _error(str(error))
-    except Unable as error:
+    if isinstance(error, Unable):
         return HTTPStatus.CONFLICT, _error(str(error))
-    except ConfigError as error:
+    if isinstance(error, ConfigError):
         problems = [{"path": p.path, "message": p.message} for p in error.problems]
         return HTTPStatus.UNPROCESSABLE_ENTITY, {"error": "not loaded", "problems": problems}
-    except Exception:  # noqa: BLE001 -- a bug of ours shall not keep the client waiting
-        _log.failure("a request on the control socket has met a bug")
-        return HTTPStatus.INTERNAL_SERVER_ERROR, _error("a bug; its traceback is in the log")
+    # A bug of ours shall not keep the client waiting.
+    _log.failure("a request on the control socket has met a bug", failure)
+    return HTTPStatus.INTERNAL_SERVER_ERROR, _error("a bug; its traceback is in the log")
 
 
 def _error(message: str) -> dict[str, str]:

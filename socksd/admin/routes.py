@@ -13,9 +13,11 @@ class IReactorControlled(IReactorUNIX, IReactorTime):
     """What the control socket takes of the reactor."""
 
 
-Body = Mapping[str, object]  # a JSON object that came with the request; empty without one
+# The JSON object that came with the request, or the parameters of its URL, which
+# are strings; empty without one.
+Body = Mapping[str, object]
 
-# Gives what JSON can say. Raises BadBody or Unable; or ConfigError, whose
+# Gives what JSON can say, or a Deferred of it. Raises BadBody or Unable; or ConfigError, whose
 # problems are told one by one.
 Handler = Callable[[Body], object]
 

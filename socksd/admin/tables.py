@@ -22,7 +22,7 @@ def status(answer: dict[str, Any]) -> str:
         rows.append(("unconfirmed", f"rolled back at {_when(answer['unconfirmed_until'])}"))
     if answer["rolled_back"]:
         rows.append(("rolled back", "the file is not in force: it was not confirmed"))
-    return _table(rows)
+    return table(rows)
 
 
 def reloaded(answer: dict[str, Any]) -> str:
@@ -54,7 +54,7 @@ def rules(answer: dict[str, Any]) -> str:
         )
         for rule in answer["rules"]
     ]
-    return _table(rows)
+    return table(rows)
 
 
 def leaks(answer: dict[str, Any]) -> str:
@@ -75,8 +75,67 @@ def leaks(answer: dict[str, Any]) -> str:
     ]
     return (
         f"rules about names do not protect {len(answer['leaks'])} of {answer['clients']} clients,"
-        " which send addresses:\n" + _table(rows)
+        " which send addresses:\n" + table(rows)
     )
+
+
+def sessions(answer: dict[str, Any]) -> str:
+    """Write what /v1/sessions answers."""
+    rows: list[Sequence[str]] = [
+        ("SESSION", "CLIENT", "USER", "STATE", "DESTINATION", "RULE", "AGE", "UP", "DOWN")
+    ]
+    rows += [session_row(session) for session in answer["sessions"]]
+    more = answer["count"] - len(answer["sessions"])
+    return table(rows) + (f"and {more} more; --limit says how many are shown\n" if more else "")
+
+
+def session_row(session: dict[str, Any]) -> tuple[str, ...]:
+    """Write one session of /v1/sessions, a cell for each column."""
+    command, destination = session["command"], session["destination"]
+    where = destination if command in (None, "connect") else f"{command} {destination}"
+    return (
+        str(session["session"]),
+        session["client"],
+        "-" if session["user"] is None else session["user"],
+        session["state"],
+        where or "-",
+        session["rule"] or "-",
+        age(session["seconds"]),
+        octets(session["up"]),
+        octets(session["down"]),
+    )
+
+
+def killed(answer: dict[str, Any]) -> str:
+    """Write what /v1/kill answers."""
+    return f"{answer['killed']} sessions ended\n"
+
+
+def config(answer: dict[str, Any]) -> str:
+    """Write the configuration that /v1/config answers."""
+    return json.dumps(answer["config"], indent=2) + "\n"
+
+
+def octets(number: float) -> str:
+    """Write a number of octets in three digits or so."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            decimals = 1 if unit != "B" and number < 100 else 0
+            return f"{number:.{decimals}f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def age(seconds: float) -> str:
+    """Write a duration by its two greatest units."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def problems(answer: dict[str, Any]) -> list[str]:
@@ -85,7 +144,7 @@ def problems(answer: dict[str, Any]) -> list[str]:
         f"{problem['path']}: {problem['message']}" if problem["path"] else problem["message"]
         for problem in answer.get("problems", ())
     ]
-    return [_shown(line) for line in found or [answer.get("error", "no reason given")]]
+    return [shown(line) for line in found or [answer.get("error", "no reason given")]]
 
 
 def _when(seconds: float | None) -> str:
@@ -94,14 +153,14 @@ def _when(seconds: float | None) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
     """Align columns with two blanks between them."""
-    cells = [[_shown(cell) for cell in row] for row in rows]
+    cells = [[shown(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
     return "\n".join(lines) + "\n"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Keep what a client may choose, as its user name, from steering the terminal."""
     return text if text.isprintable() else json.dumps(text)

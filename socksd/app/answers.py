@@ -5,17 +5,27 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
 
 import socksd
 from socksd.admin.routes import BadBody, Body, Routes
+from socksd.app import asked
 from socksd.app.judge import fate
+from socksd.app.live import killed, listing
 from socksd.app.reload import Reloader
 from socksd.app.service import Gateway, written
+from socksd.app.shown import shown
 from socksd.observe.counters import RuleCounters
 from socksd.observe.leaks import Leaks
 from socksd.server.states import State
+
+_log = Logger("socksd")
 
 # What decides without being a rule of the configuration, and what it does.
 UNWRITTEN: Final = (("guard", "deny"), ("default", "deny"), ("why", "allow"))
@@ -30,12 +40,21 @@ class Answers:
     """
 
     def __init__(
-        self, gateway: Gateway, reloader: Reloader, counters: RuleCounters, leaks: Leaks
+        self,
+        gateway: Gateway,
+        reloader: Reloader,
+        counters: RuleCounters,
+        leaks: Leaks,
+        clock: IReactorTime,
+        in_thread: Callable[..., Deferred[Any]] = deferToThread,
     ) -> None:
         self._gateway = gateway
         self._reloader = reloader
         self._counters = counters
         self._leaks = leaks
+        self._clock = clock
+        self._in_thread = in_thread
+        self._explaining = DeferredLock()  # one at a time: each may take a CPU for a while
         self._started = time.time()
 
     def routes(self) -> Routes:
@@ -44,6 +63,10 @@ class Answers:
             ("GET", "/v1/status"): self.status,
             ("GET", "/v1/rules"): self.rules,
             ("GET", "/v1/leaks"): self.leaks,
+            ("GET", "/v1/sessions"): self.sessions,
+            ("GET", "/v1/config"): self.config,
+            ("POST", "/v1/explain"): self.explain,
+            ("POST", "/v1/kill"): self.kill,
             ("POST", "/v1/reload"): self.reload,
             ("POST", "/v1/confirm"): self.confirm,
         }
@@ -113,6 +136,30 @@ class Answers:
                 for (client, user), asked in self._leaks
             ],
         }
+
+    def sessions(self, body: Body) -> dict[str, Any]:
+        """List live sessions; see :func:`socksd.app.live.listing`."""
+        return listing(self._gateway.sessions, body, self._clock.seconds())
+
+    def kill(self, body: Body) -> dict[str, Any]:
+        """End live sessions; see :func:`socksd.app.live.chosen`."""
+        count = killed(self._gateway.sessions, body)
+        which = ", ".join(f"{key}={value}" for key, value in body.items())
+        _log.warn("{count} sessions ended by hand: {which}", count=count, which=which)
+        return {"killed": count}
+
+    def config(self, _: Body) -> dict[str, Any]:
+        """Give the configuration file as it was loaded, as JSON."""
+        return {"path": self._reloader.path, "config": shown(self._reloader.text)}
+
+    def explain(self, body: Body) -> Deferred[dict[str, Any]]:
+        """
+        Explain a request by the policy in force; see :func:`socksd.app.asked.answer`.
+
+        In a thread: of a thousand rules the nearest change takes a while to find.
+        """
+        config = self._gateway.generation.config
+        return self._explaining.run(self._in_thread, asked.answer, config, body)
 
     def reload(self, body: Body) -> dict[str, Any]:
         """Load the configuration again; ``{"confirm": SECONDS}`` takes it on trial."""

@@ -92,7 +92,7 @@ def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool)
         gateway, source, made, reactor, text=text, rolled_back=rolled_back, adopted=adopted
     )
     gateway.beside.append(Part(reloader.start, reloader.stop))
-    answers = Answers(gateway, reloader, common.counters, common.leaks)
+    answers = Answers(gateway, reloader, common.counters, common.leaks, reactor)
     common.routes.update(answers.routes())
     return gateway
 

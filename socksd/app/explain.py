@@ -26,20 +26,19 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from socksd.address import Destination, IPAddress, reached
+from socksd.address import IPAddress, reached
+from socksd.app import asked
 from socksd.app.config import Config
 from socksd.app.logged import question_of
 from socksd.app.tap import configured
-from socksd.errors import ConfigError, did_you_mean
-from socksd.facts import ANONYMOUS, Facts, Principal, Verdict
-from socksd.policy import values
-from socksd.policy.cases import address, destination, moment, zones_of
+from socksd.errors import ConfigError
+from socksd.facts import Verdict
+from socksd.policy.cases import address, zones_of
 from socksd.policy.explain import Edit, Explanation, Place, Question, Said, Stage, edits, explain
 from socksd.policy.guard import GUARD
 from socksd.policy.nearest import Turn, nearest
@@ -103,7 +102,7 @@ def run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
     explanation = explain(policy, question)
     turns, edited = nearest(policy, question), edits(policy, explanation)
     if parsed.json:
-        sys.stdout.write(json.dumps(as_object(explanation, turns, edited), indent=2) + "\n")
+        sys.stdout.write(json.dumps(asked.as_object(explanation, turns, edited), indent=2) + "\n")
         return
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     paint = _paint if colour else _plain
@@ -123,7 +122,18 @@ def _question(config: Config, parsed: argparse.Namespace) -> Question:
         line = sys.stdin.readline() if parsed.log_line == "-" else parsed.log_line
         question = question_of(line)
     else:
-        question = _said(config, parsed)
+        if not (parsed.client and parsed.destination):
+            raise ValueError('say --from ADDRESS and what is asked for: connect "HOST:PORT"')
+        question = asked.said(
+            config,
+            client=parsed.client,
+            command=parsed.command,
+            destination=parsed.destination,
+            user=parsed.user,
+            groups=parsed.group,
+            listener=parsed.listener,
+            at=parsed.at,
+        )
     host = question.facts.destination and question.facts.destination.host
     if not isinstance(host, str):
         return question
@@ -132,25 +142,6 @@ def _question(config: Config, parsed: argparse.Namespace) -> Question:
     if parsed.lookup:
         return Question(question.facts, look_up(host))
     return question
-
-
-def _said(config: Config, parsed: argparse.Namespace) -> Question:
-    if not (parsed.client and parsed.destination):
-        raise ValueError('say --from ADDRESS and what is asked for: connect "HOST:PORT"')
-    listeners = [listener.name for listener in config.listener]
-    listener = parsed.listener or listeners[0]
-    if listener not in listeners:
-        raise ValueError(f"no listener is named {listener!r}{did_you_mean(listener, listeners)}")
-    now = time.time()
-    if parsed.at:
-        zones = zones_of(config.rule)
-        now = moment(parsed.at, zones, datetime.fromtimestamp(now, UTC))
-    known = parsed.user is not None
-    principal = Principal(parsed.user, frozenset(parsed.group)) if known else ANONYMOUS
-    if parsed.group and not known:
-        raise ValueError("--group without --user: who has not logged in has no groups")
-    facts = Facts(address(parsed.client), listener, principal, time=now)
-    return Question(facts.asking(values.command(parsed.command), destination(parsed.destination)))
 
 
 def look_up(name: str) -> tuple[IPAddress, ...]:
@@ -254,66 +245,3 @@ def _clause(said: Said, stage: Stage) -> str:
     if said.objection:
         return f"matches, but the guard says no: {said.objection}"
     return "matches, on trial" if said.rule.on_trial else "matches"
-
-
-def as_object(
-    explanation: Explanation, turns: tuple[Turn, ...], edited: tuple[Edit, ...]
-) -> dict[str, Any]:
-    """Write an explanation for programs; see this module for the shape."""
-    facts, decision = explanation.question.facts, explanation.decision
-    destination: Destination | None = facts.destination
-    addresses = explanation.question.addresses
-    return {
-        "question": {
-            "client": str(facts.client),
-            "listener": facts.listener,
-            "user": facts.principal.name if facts.principal else None,
-            "groups": sorted(facts.principal.groups) if facts.principal else [],
-            "command": None if facts.command is None else COMMANDS[facts.command],
-            "host": None if destination is None else str(destination.host),
-            "port": None if destination is None else destination.port,
-            "time": datetime.fromtimestamp(facts.time, UTC).isoformat(),
-            "addresses": None if addresses is None else list(map(str, addresses)),
-        },
-        "verdict": decision.verdict.value,
-        "rule": decision.rule,
-        "detail": decision.detail,
-        "text": decision.text,
-        "stages": [_stage_object(stage) for stage in explanation.stages],
-        "changes": [
-            {
-                "rule": turn.decision.rule,
-                "verdict": turn.decision.verdict.value,
-                "facts": [{"key": each.key, "value": each.text} for each in turn.changes],
-            }
-            for turn in turns
-        ],
-        "edits": [{"rule": edit.rule, "key": edit.key, "fact": edit.fact} for edit in edited],
-    }
-
-
-def _stage_object(stage: Stage) -> dict[str, Any]:
-    decision, facts = stage.decision, stage.facts
-    return {
-        "stage": stage.place,
-        "address": None if facts.address is None else str(facts.address),
-        "verdict": decision.verdict.value,
-        "rule": decision.rule,
-        "detail": decision.detail,
-        "reports": [
-            {"rule": report.rule, "would": report.verdict.value} for report in decision.reports
-        ],
-        "rules": [
-            {
-                "id": said.rule.id,
-                "action": said.rule.action.value,
-                "report": said.rule.on_trial,
-                "matches": said.answer,
-                "key": said.condition and said.condition.key,
-                "wanted": said.condition and wanted(said.condition),
-                "fact": said.condition and found(said.condition, facts),
-                "guard": said.objection,
-            }
-            for said in stage.said
-        ],
-    }

@@ -96,6 +96,11 @@ class Reloader:
         self._signalled = False
         self._handler_before: Any = None
 
+    @property
+    def text(self) -> str:
+        """What the file said that is in force."""
+        return self._confirmed if self._trial is None else self._on_trial
+
     def start(self) -> None:
         """Listen to SIGHUP, and keep what the service was started with as confirmed."""
         self._handler_before = signal.signal(signal.SIGHUP, self._sighup)

@@ -12,11 +12,18 @@ from typing import Any, Final
 
 from socksd.admin import tables
 from socksd.admin.client import Unreachable, ask
+from socksd.app import top
 from socksd.app.config import duration
+from socksd.app.live import ORDERS, USUAL
 
 REFUSED: Final = 1  # the server will not, and has said why; 2 is argparse's
 UNREACHABLE: Final = 3
 DEFAULT_SOCKET: Final = "/run/socksd/control.sock"
+# What a command line may say that is a key of the body, by the same name.
+_SAID: Final = (
+    *("confirm", "session", "client", "user", "rule", "listener", "to", "state"),
+    *("sort", "limit"),
+)
 
 
 def add_commands(commands: Any) -> None:
@@ -41,6 +48,27 @@ def add_commands(commands: Any) -> None:
         ("POST", "/v1/confirm"),
         lambda _: "confirmed\n",
     )
+    sessions = _add(
+        commands, "sessions", "list live sessions", ("GET", "/v1/sessions"), tables.sessions
+    )
+    _add_choice(sessions)
+    sessions.add_argument(
+        "--sort",
+        metavar="KEY",
+        help=f"{', '.join(ORDERS)}; --sort=-KEY for the greatest first (default: session)",
+    )
+    sessions.add_argument("--limit", metavar="N", type=int, help=f"default: {USUAL}")
+    kill = _add(commands, "kill", "end live sessions", ("POST", "/v1/kill"), tables.killed)
+    kill.add_argument("session", metavar="SESSION", type=int, nargs="*", help="by their numbers")
+    _add_choice(kill)
+    _add(
+        commands,
+        "config",
+        "write the configuration in force, as JSON, without secrets",
+        ("GET", "/v1/config"),
+        tables.config,
+    )
+    top.add_to(commands, add_socket_options)
     _add(commands, "status", "say what runs", ("GET", "/v1/status"), tables.status)
     _add(commands, "rules", "say how often each rule decides", ("GET", "/v1/rules"), tables.rules)
     _add(
@@ -60,12 +88,26 @@ def _add(
     written: Callable[[dict[str, Any]], str],
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--config", metavar="FILE", help="find the socket in this configuration")
-    where.add_argument("--socket", metavar="PATH", help=f"default: {DEFAULT_SOCKET}")
+    add_socket_options(parser)
     parser.add_argument("--json", action="store_true", help="write what the server answers")
     parser.set_defaults(do=lambda parsed: _ask(parsed, *request, written))
     return parser
+
+
+def add_socket_options(parser: argparse.ArgumentParser) -> None:
+    """Let the command line say which server is asked; see socket_named()."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--config", metavar="FILE", help="find the socket in this configuration")
+    where.add_argument("--socket", metavar="PATH", help=f"default: {DEFAULT_SOCKET}")
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--client", metavar="NETWORK", help="whose client is there")
+    parser.add_argument("--user", help='who have logged in as this; "@none": without login')
+    parser.add_argument("--rule", metavar="ID", help="which this rule has decided")
+    parser.add_argument("--listener", metavar="NAME", help="that came in there")
+    parser.add_argument("--to", metavar="HOST", help="a name, .suffix or address asked for")
+    parser.add_argument("--state", help="as relaying, or connecting")
 
 
 def _ask(
@@ -77,11 +119,10 @@ def _ask(
     Raises:
         SystemExit: There is none, or it will not.
     """
-    confirm = getattr(parsed, "confirm", None)
-    body = {"confirm": confirm} if confirm is not None else None
+    given = ((key, getattr(parsed, key, None)) for key in _SAID)
+    body = {key: value for key, value in given if value not in (None, [])}
     try:
-        socket = parsed.socket or (socket_of(parsed.config) if parsed.config else DEFAULT_SOCKET)
-        status, answer = ask(socket, method, path, body)
+        status, answer = ask(socket_named(parsed), method, path, body or None)
     except Unreachable as error:
         print(f"socksd: {error}", file=sys.stderr)
         raise SystemExit(UNREACHABLE) from error
@@ -94,6 +135,16 @@ def _ask(
             print(f"socksd: {line}", file=sys.stderr)
     if status != 200:
         raise SystemExit(REFUSED)
+
+
+def socket_named(parsed: argparse.Namespace) -> str:
+    """
+    Find the control socket that the command line means.
+
+    Raises:
+        Unreachable: See socket_of().
+    """
+    return parsed.socket or (socket_of(parsed.config) if parsed.config else DEFAULT_SOCKET)
 
 
 def socket_of(config: str) -> str:

@@ -172,6 +172,19 @@ class Session:
         self._left()
         self._close()
 
+    # -- what can be seen of it ----------------------------------------------
+
+    @property
+    def begun(self) -> float:
+        """When it began, by the clock of its Runtime."""
+        return self._monotonic
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """How many octets have gone up and down so far."""
+        relay = self._relay
+        return (relay.up, relay.down) if relay is not None else (0, 0)
+
     # -- what the commands do ------------------------------------------------
 
     def tell(self, event: Event) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
-from twisted.internet.defer import succeed
+from twisted.internet import reactor, task
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 
 from socksd.admin import control as module
@@ -33,6 +33,8 @@ def fails(error: Exception) -> Any:
 ROUTES: Routes = {
     ("GET", "/v1/thing"): lambda body: {"thing": 1},
     ("POST", "/v1/echo"): lambda body: dict(body),
+    ("GET", "/v1/query"): lambda body: dict(body),
+    ("POST", "/v1/later"): lambda body: task.deferLater(reactor, 0, lambda: {"later": 1}),  # type: ignore[arg-type]  # a module to mypy
     ("POST", "/v1/bad"): fails(BadBody("no such thing")),
     ("POST", "/v1/unable"): fails(Unable("not now")),
     ("POST", "/v1/config"): fails(ConfigError([Problem("a.b", "is wrong"), Problem("", "x")])),
@@ -83,6 +85,14 @@ async def exchanged(path: str, octets: bytes) -> bytes:
         pytest.param("GET", "/v1/thing", None, 200, {"thing": 1}, id="a question"),
         pytest.param("POST", "/v1/echo", {"a": [1]}, 200, {"a": [1]}, id="a body"),
         pytest.param("POST", "/v1/echo", None, 200, {}, id="no body"),
+        pytest.param("POST", "/v1/later", None, 200, {"later": 1}, id="later"),
+        pytest.param(
+            "GET", "/v1/query", {"a": "b c", "n": 7}, 200, {"a": "b c", "n": "7"}, id="URL"
+        ),
+        pytest.param("GET", "/v1/query", None, 200, {}, id="no parameters"),
+        pytest.param(
+            "GET", "/v1/query?a=&a=1", None, 400, {"error": "a is there more than once"}, id="twice"
+        ),
         pytest.param("POST", "/v1/thing", None, 405, {"error": "/v1/thing takes GET"}, id="method"),
         pytest.param("GET", "/v2/x", None, 404, {"error": "there is no /v2/x"}, id="path"),
         pytest.param("POST", "/v1/bad", None, 400, {"error": "no such thing"}, id="bad body"),
@@ -118,6 +128,26 @@ async def test_a_bug_is_logged_and_answered(path: str, logged_errors: list[dict[
     assert (status, answer) == (500, {"error": "a bug; its traceback is in the log"})
     assert [event["log_failure"].type for event in logged_errors] == [ZeroDivisionError]
     logged_errors.clear()
+
+
+async def test_nobody_answers_who_has_left(path: str) -> None:
+    """An answer that is found later goes nowhere, and is no error."""
+    asked: Deferred[object] = Deferred()
+    arrived: Deferred[None] = Deferred()
+
+    def handler(_: Body) -> object:
+        arrived.callback(None)
+        return asked
+
+    opened = ControlSocket(path, {("POST", "/v1/echo"): handler}, reactor)  # type: ignore[arg-type]
+    opened.open()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        sock.sendall(request(b""))
+        await arrived
+    await task.deferLater(reactor, 0.05)  # type: ignore[arg-type]  # until its FIN has been read
+    asked.callback({})
+    await opened.close()
 
 
 def request(body: bytes, headers: bytes = b"") -> bytes:

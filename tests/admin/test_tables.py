@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from socksd.admin import tables
 
 NOON = 1795348800.0
@@ -33,6 +35,67 @@ def test_leaks_say_what_they_mean() -> None:
     assert "\x1b" not in hostile
     assert '"al\\u001b[31m"' in hostile
     assert tables.leaks({"clients": 7, "leaks": []}) == "7 clients seen; all of them send names\n"
+
+
+def test_sessions_stand_in_columns_and_the_rest_is_counted() -> None:
+    session = {
+        "session": 17,
+        "client": "192.0.2.1",
+        "user": None,
+        "state": "relaying",
+        "command": "connect",
+        "destination": "example.com:443",
+        "rule": None,
+        "seconds": 61.0,
+        "up": 512,
+        "down": 5 << 20,
+    }
+    waiting = {**session, "user": "alice", "command": None, "destination": None}
+    bound = {**session, "command": "bind", "rule": "ftp"}
+    answer = {"count": 5, "sessions": [session, waiting, bound]}
+    head, first, second, third, more = tables.sessions(answer).splitlines()
+    assert head.split() == [
+        "SESSION",
+        "CLIENT",
+        "USER",
+        "STATE",
+        "DESTINATION",
+        "RULE",
+        "AGE",
+        "UP",
+        "DOWN",
+    ]
+    assert "1 min 1 s" in first
+    assert first.endswith("512 B  5.0 MiB")
+    assert first.split()[2:6] == ["-", "relaying", "example.com:443", "-"]
+    assert second.split()[2:5] == ["alice", "relaying", "-"]
+    assert "bind example.com:443" in third
+    assert more == "and 2 more; --limit says how many are shown"
+    assert tables.killed({"killed": 3}) == "3 sessions ended\n"
+    assert tables.config({"config": {"version": 1}}) == '{\n  "version": 1\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (200 << 10, "200 KiB"),
+        (3 << 30, "3.0 GiB"),
+        (5 << 40, "5.0 TiB"),
+    ],
+)
+def test_octets_are_written_short(number: int, text: str) -> None:
+    assert tables.octets(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.9, "0 s"), (61, "1 min 1 s"), (7300, "2 h 1 min"), (90061, "1 d 1 h")],
+)
+def test_an_age_is_its_two_greatest_units(seconds: float, text: str) -> None:
+    assert tables.age(seconds) == text
 
 
 def test_status_says_what_is_out_of_the_ordinary() -> None:

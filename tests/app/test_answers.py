@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from socksd.address import Destination
 from socksd.admin.routes import BadBody, Unable
@@ -23,6 +24,11 @@ from tests.fakes import outcome
 from tests.observe.closed import SERVED
 
 NOW = 1000.0
+LISTENER = '[[listener]]\nname = "office"\nendpoint = "tcp:1080"\n'
+BODIES = {
+    "/v1/kill": {"session": 1},
+    "/v1/explain": {"from": "192.0.2.1", "connect": "a.example:80"},
+}
 
 
 @pytest.fixture
@@ -46,15 +52,23 @@ def leaks() -> Leaks:
 
 @pytest.fixture
 def answers(scene: Scene, counters: RuleCounters, leaks: Leaks) -> Answers:
-    return Answers(scene.gateway, scene.reloader, counters, leaks)
+    return Answers(
+        scene.gateway, scene.reloader, counters, leaks, scene.reactor, in_thread=maybeDeferred
+    )
 
 
 def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
+    scene.change(LISTENER)
+    scene.reloader.reload()
     routes = answers.routes()
     assert set(routes) == {
         ("GET", "/v1/status"),
         ("GET", "/v1/rules"),
         ("GET", "/v1/leaks"),
+        ("GET", "/v1/sessions"),
+        ("GET", "/v1/config"),
+        ("POST", "/v1/explain"),
+        ("POST", "/v1/kill"),
         ("POST", "/v1/reload"),
         ("POST", "/v1/confirm"),
     }
@@ -62,7 +76,8 @@ def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
         if path == "/v1/confirm":
             handler_of_reload = routes["POST", "/v1/reload"]
             handler_of_reload({"confirm": 60})
-        assert json.dumps(handler({}))
+        answer = handler(BODIES.get(path, {}))
+        assert json.dumps(outcome(answer) if isinstance(answer, Deferred) else answer)
 
 
 def test_status_says_what_runs(answers: Answers, scene: Scene) -> None:
@@ -126,6 +141,26 @@ def test_leaks_name_the_client_and_what_it_asked_for(answers: Answers, leaks: Le
             {"destination": "198.51.100.1:443", "count": 1},
         ],
     }
+
+
+def test_sessions_are_listed_and_ended(answers: Answers, scene: Scene) -> None:
+    scene.relaying()
+    (session,) = answers.sessions({"state": "relaying"})["sessions"]
+    assert session["seconds"] == 0.0
+    assert answers.kill({"session": session["session"]}) == {"killed": 1}
+    assert not answers.sessions({})["count"]
+
+
+def test_the_configuration_is_the_one_in_force(answers: Answers, scene: Scene) -> None:
+    """On trial or confirmed; never what the file says now."""
+    before = answers.config({})
+    assert before["path"] == scene.path
+    scene.change("", DENIES)
+    assert answers.config({}) == before
+    answers.reload({"confirm": 60})
+    assert answers.config({})["config"]["rule"] == [{"id": "no", "action": "deny"}]
+    scene.reactor.advance(60)
+    assert answers.config({}) == before
 
 
 def test_a_reload_says_what_it_means_for_sessions(answers: Answers, scene: Scene) -> None:

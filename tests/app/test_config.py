@@ -371,6 +371,12 @@ def test_anything_else_is_not_a_size(text: str) -> None:
             "must not be empty",
             id="an item",
         ),
+        pytest.param(
+            f"{LISTENER}protocols = []",
+            "listener[0].protocols",
+            "is empty; nobody could be served",
+            id="no protocol",
+        ),
         pytest.param("auth = []", "auth", "must be a table, not a list", id="no table"),
         pytest.param(
             '[listener]\nname = "a"\nendpoint = "tcp:1"',

@@ -46,8 +46,36 @@ RELOADED = {"refused_sessions": {"count": 0, "fate": "kept"}, "unconfirmed_until
         (["confirm"], ("POST", "/v1/confirm", None), {}),
         (["rules"], ("GET", "/v1/rules", None), {"rules": []}),
         (["leaks"], ("GET", "/v1/leaks", None), {"clients": 0, "leaks": []}),
+        (["config"], ("GET", "/v1/config", None), {"config": {"version": 1}}),
+        (["sessions"], ("GET", "/v1/sessions", None), {"count": 0, "sessions": []}),
+        (
+            ["sessions", "--to", ".example", "--sort=-up", "--limit", "5"],
+            ("GET", "/v1/sessions", {"to": ".example", "sort": "-up", "limit": 5}),
+            {"count": 0, "sessions": []},
+        ),
+        (["kill", "7", "9"], ("POST", "/v1/kill", {"session": [7, 9]}), {"killed": 2}),
+        (
+            ["kill", "--user", "a", "--client", "10.0.0.0/8", "--rule", "r", "--listener", "l"],
+            (
+                "POST",
+                "/v1/kill",
+                {"client": "10.0.0.0/8", "user": "a", "rule": "r", "listener": "l"},
+            ),
+            {"killed": 2},
+        ),
     ],
-    ids=["reload", "on trial", "confirm", "rules", "leaks"],
+    ids=[
+        "reload",
+        "on trial",
+        "confirm",
+        "rules",
+        "leaks",
+        "config",
+        "sessions",
+        "some sessions",
+        "kill by number",
+        "kill by what they are",
+    ],
 )
 def test_each_command_is_one_question(
     server: Server,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from socksd.admin.client import ask
 from socksd.identity.htpasswd import set_password
 from tests.functional.conftest import Serve
 from tests.functional.dialogue import Refused, answer, take, take_all, tunnel
@@ -304,6 +305,46 @@ def test_a_second_server_does_not_take_the_socket(serve: Serve, tmp_path: Path) 
     assert "another server listens there" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert command(gateway, "status").returncode == 0
+
+
+# -- live sessions -----------------------------------------------------------
+
+
+def test_sessions_are_listed_watched_and_ended_by_what_they_are(
+    serve: Serve, origin: Callable[..., Origin], tmp_path: Path
+) -> None:
+    target = origin(echo)
+    gateway = serve(config=tables(tmp_path) + ALLOW)
+    with (
+        tunnel(gateway.port, "127.0.0.1", target.port) as one,
+        tunnel(gateway.port, "localhost", target.port) as other,
+    ):
+        assert echoes(one)
+        assert echoes(other)
+        (first, second) = json.loads(command(gateway, "sessions", "--json").stdout)["sessions"]
+        assert (first["destination"], first["state"]) == (f"127.0.0.1:{target.port}", "relaying")
+        assert (second["up"], second["down"]) == (12, 12)
+        listed = command(gateway, "sessions", "--to", "localhost").stdout
+        assert f"localhost:{target.port}" in listed
+        assert f"127.0.0.1:{target.port}" not in listed
+        assert f"localhost:{target.port}" in command(gateway, "top", "--times", "1").stdout
+        assert command(gateway, "kill", "--user", "alice").stdout == "0 sessions ended\n"
+        assert command(gateway, "kill", "--to", "localhost").stdout == "1 sessions ended\n"
+        with pytest.raises(ConnectionResetError):
+            take_all(other)
+        assert echoes(one)
+    refused = command(gateway, "kill")
+    assert (refused.returncode, refused.stderr.split(":")[1]) == (1, " say which sessions")
+    gateway.logged("1 sessions ended by hand: to=localhost")
+
+
+def test_a_running_server_explains_by_its_own_policy(serve: Serve, tmp_path: Path) -> None:
+    gateway = serve(config=tables(tmp_path) + ALLOW)
+    gateway.configure(tables(tmp_path) + DENY)  # not loaded
+    question = {"from": "192.0.2.1", "connect": "127.0.0.1:80"}
+    status, said = ask(f"{tmp_path}/control.sock", "POST", "/v1/explain", question)
+    assert (status, said["verdict"], said["rule"]) == (200, "allow", "all")
+    assert json.loads(command(gateway, "config").stdout)["guard"] == {"never": "nothing"}
 
 
 # -- counters, leaks, why ----------------------------------------------------
