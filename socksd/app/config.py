@@ -210,7 +210,7 @@ def _protections(value: object) -> tuple[Protection, ...]:
     if not value:
         raise ValueError('is empty; to protect no message at all write protection = ["none"]')
     for each in value:
-        if each not in _PROTECTIONS:
+        if each not in tuple(_PROTECTIONS):  # which compares, and does not hash
             hint = did_you_mean(str(each), _PROTECTIONS)
             raise ValueError(f"{each!r} must be one of {', '.join(_PROTECTIONS)}{hint}")
     return tuple(dict.fromkeys(_PROTECTIONS[each] for each in value))
