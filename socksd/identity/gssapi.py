@@ -167,14 +167,14 @@ class Context:
         try:
             return raw.wrap(self._established, octets, confidential).message
         except GSSError as error:
-            raise ProtocolError(f"no GSS-API token can be made: {_reason(error)}") from error
+            raise ProtocolError(f"no GSS-API token can be made: {_kind(error)}") from error
 
     def unwrap(self, token: bytes) -> tuple[bytes, bool]:
         """Give what is in a token; one that is not the next one is an error of the library's."""
         try:
             result = raw.unwrap(self._established, token)
         except GSSError as error:
-            raise ProtocolError(f"a bad GSS-API token: {_reason(error)}") from error
+            raise ProtocolError(f"a bad GSS-API token: {_kind(error)}") from error
         return result.message, result.encrypted
 
     def longest(self, confidential: bool) -> int:
@@ -206,7 +206,13 @@ class Context:
         return Accepted(answer, self._acceptor.mapping.user(name))
 
 
+def _kind(error: GSSError) -> str:
+    """Say what has failed, in GSS-API's terms."""
+    return "; ".join(error.get_all_statuses(error.maj_code, True))
+
+
 def _reason(error: GSSError) -> str:
-    """Say why, as the library does; it knows only in the thread that it has failed in."""
-    code = error.min_code or error.maj_code
-    return "; ".join(error.get_all_statuses(code, not error.min_code))[:_LONGEST_TEXT]
+    """Say why, in Kerberos's terms; the library knows only in the thread that it has failed in."""
+    if not error.min_code:
+        return _kind(error)
+    return "; ".join(error.get_all_statuses(error.min_code, False))[:_LONGEST_TEXT]
