@@ -79,7 +79,7 @@ class Mapping:
         short, at, realm = principal.partition("@")
         # An "@" within a component, and all that is not for the eye, is written
         # with a backslash: whose user that would be were a guess.
-        if not short or not at or "@" in realm or "\\" in principal:
+        if not short or not at or "\\" in principal:
             raise LoginFailed(f"no user's principal: {principal[:_LONGEST_TEXT]!r}")
         if realm not in self.realms:
             raise LoginFailed(f"not a realm of users: {realm[:_LONGEST_TEXT]!r}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import implementer
 
 from socksd.errors import ProtocolError
 from socksd.interfaces import ICarrier, IEnd, IEndTransport, ISecurityContext
@@ -92,7 +92,7 @@ class Protected(End):
 
 
 class _Wrapping:
-    """The transport below, but for what is written to it."""
+    """The transport below, to its interfaces, but for what is written to it."""
 
     def __init__(
         self, transport: IEndTransport, wrap: Callable[[bytes], bytes], longest: int
@@ -100,7 +100,6 @@ class _Wrapping:
         self._transport = transport
         self._wrap = wrap
         self._longest = longest
-        directlyProvides(self, providedBy(transport))
 
     def write(self, data: bytes) -> None:
         """Write *data* in as many messages as it takes."""
