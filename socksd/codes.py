@@ -1,4 +1,4 @@
-"""The numbers of RFC 1928, by their names."""
+"""The numbers of RFC 1928, and those of RFC 1961 that others than ``wire`` use, by their names."""
 
 from enum import IntEnum
 
@@ -12,6 +12,20 @@ class Method(IntEnum):
     GSSAPI = 0x01
     USERNAME_PASSWORD = 0x02
     NO_ACCEPTABLE = 0xFF
+
+
+class Protection(IntEnum):
+    """
+    What GSS-API does for each message, RFC 1961 section 4.3.
+
+    The RFC has no 0. The reference implementation brought it, and it is all
+    that curl can do.
+    """
+
+    NONE = 0
+    INTEGRITY = 1
+    CONFIDENTIALITY = 2
+    SELECTIVE = 3  # for each message as its sender likes; we never agree to it
 
 
 class Command(IntEnum):

@@ -66,7 +66,7 @@ class MethodChosen:
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
-    """The user name and password were right."""
+    """The client is who it says: user name and password were right, or a ticket was."""
 
     session: int
     user: str
@@ -74,12 +74,12 @@ class LoggedIn:
 
 @dataclass(frozen=True, slots=True)
 class LoginRefused:
-    """The user name and password were not accepted."""
+    """A user name and password, or a ticket, were not accepted."""
 
     session: int
     client: IPAddress
     client_port: int
-    user: str  # as the client wrote it; escape before printing
+    user: str  # as the client wrote it; escape before printing. '' with a ticket, which hides it
     reason: str
 
 

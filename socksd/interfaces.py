@@ -24,7 +24,7 @@ from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from socksd.address import Destination, IPAddress
-    from socksd.codes import Method
+    from socksd.codes import Method, Protection
     from socksd.facts import Decision, Facts, Principal
 
 # mypy-zope reads an interface's methods as they stand: no self.
@@ -35,6 +35,57 @@ class IPrincipal(Interface):
 
     name = Attribute("The user's name (str), or None for a client without login.")
     groups = Attribute("What the authenticator says the user belongs to: a frozenset of str.")
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """
+    What became of a token.
+
+    Attributes:
+        token: What to answer; empty for nothing.
+        principal: Who the client is; ``None`` while it has to send more.
+    """
+
+    token: bytes
+    principal: Principal | None
+
+
+class ISecurityContext(Interface):
+    """What one client and we establish by GSS-API: who it is, and keys (RFC 1961)."""
+
+    def accept(token: bytes) -> Deferred[Accepted]:
+        """
+        Go on by the client's next token, until there is a principal.
+
+        Fails with LoginFailed. Cancelling gives up the place in the queue.
+        """
+
+    def agree(asked: int) -> Protection:
+        """
+        Choose what messages are protected by, the client having *asked* for this.
+
+        Raises:
+            ProtocolError: The context cannot do what the configuration demands.
+        """
+
+    def wrap(octets: bytes, confidential: bool) -> bytes:
+        """
+        Make a token of octets; raises ProtocolError when the context is of no more use.
+
+        Not more octets than longest() says.
+        """
+
+    def unwrap(token: bytes) -> tuple[bytes, bool]:
+        """
+        Give the octets in a token, and whether nobody else could read them.
+
+        Raises:
+            ProtocolError: It is not the next one that the client has made.
+        """
+
+    def longest(confidential: bool) -> int:
+        """Give how many octets fit into a token that RFC 1961 can carry."""
 
 
 class IAuthenticator(Interface):
@@ -50,6 +101,9 @@ class IAuthenticator(Interface):
         Fails with LoginFailed; that takes as long for an unknown user as for
         a wrong password. Cancelling gives up the place in the queue.
         """
+
+    def security_context(client: IPAddress) -> ISecurityContext:
+        """Begin GSS-API with a client, to whom methods() has named it."""
 
 
 class IPolicy(Interface):

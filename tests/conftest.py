@@ -19,6 +19,8 @@ from twisted.internet import defer, reactor, task
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
+from tests.kerberos import Realm, realm_in
+
 TIMEOUT = 10.0
 
 settings.register_profile("socksd", deadline=None)
@@ -88,3 +90,10 @@ def _clean_reactor(logged_errors: list[dict[str, Any]]) -> Iterator[None]:
     bad += [f"left on the reactor: {x}" for x in (*left_calls, *left)]
     if bad:
         pytest.fail("\n".join(bad), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+    """A Kerberos realm; its KDC takes a tenth of a second to start."""
+    with realm_in(tmp_path_factory.mktemp("realm")) as realm:
+        yield realm

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import (
 from socksd.admin.routes import IReactorControlled, IReactorScraped, Routes
 from socksd.app import autoconfig
 from socksd.app.answers import UNWRITTEN, Answers
-from socksd.app.config import JOURNALD, Config, Listener
+from socksd.app.config import JOURNALD, Config, Gssapi, Listener
 from socksd.app.endpoints import Opening, is_overheard, opened, opening, secured
 from socksd.app.measures import Measures
 from socksd.app.notify import Manager, Notifier
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from socksd.admin.autoconfig import Autoconfig
     from socksd.admin.dashboard import Dashboard
     from socksd.admin.scrape import MetricsListener
+    from socksd.identity.gssapi import Acceptor
 
 T = TypeVar("T")
 
@@ -206,8 +207,13 @@ def build(
         return Part(threads.start, threads.stop, threads)
 
     threads: LoginThreads = part(("login threads", config.auth.threads), login_threads)
+    acceptor = None
+    if config.gssapi != Gssapi():
+        # Threads of their own: a keytab on a file system that has gone holds no password up.
+        tickets: LoginThreads = part(("ticket threads", config.auth.threads), login_threads)
+        acceptor = _acceptor(config.gssapi, tickets, problems)
     # Made in any case: it finds what is wrong with the password files now.
-    authenticator = _authenticator(config, threads, reactor, problems)
+    authenticator = _authenticator(config, threads, acceptor, reactor, problems)
     resolver = _resolver(config, reactor, problems)
     scraped = _scraped(config, reactor, lasting, problems)
     dashboard = _dashboard(config, reactor, lasting, problems)
@@ -217,7 +223,9 @@ def build(
     problems += _sources(config)
     if problems or authenticator is None or resolver is None:
         raise ConfigError(problems)
-    authenticator = part(("authenticator", config.auth), lambda: Part(what=authenticator))
+    authenticator = part(
+        ("authenticator", config.auth, config.gssapi), lambda: Part(what=authenticator)
+    )
     resolver = part(
         ("resolver", config.resolver, config.deadlines.resolve),
         lambda: Part(stop=resolver.stop, what=resolver),
@@ -457,8 +465,39 @@ def _pac(
     )
 
 
+def _acceptor(gssapi: Gssapi, threads: LoginThreads, problems: list[Problem]) -> Acceptor | None:
+    if not gssapi.keytab:
+        problems.append(Problem("gssapi.keytab", "is missing: the file with the service's key"))
+    if not gssapi.realms:
+        problems.append(Problem("gssapi.realms", "is missing: the realms whose users may log in"))
+    elif len(gssapi.realms) > 1 and not gssapi.user:
+        message = (
+            '"short" would make one user of alice in one realm and alice in the other;'
+            ' write user = "principal"'
+        )
+        problems.append(Problem("gssapi.user", message))
+    try:
+        from socksd.identity.gssapi import Acceptor, Mapping
+    except ImportError as error:
+        message = f"needs the Python package gssapi: pip install 'socksd[gssapi]' ({error})"
+        problems.append(Problem("gssapi", message))
+        return None
+    if not gssapi.keytab:
+        return None
+    mapping = Mapping(gssapi.realms, whole=gssapi.user)
+    return _attempt(
+        lambda: Acceptor(gssapi.keytab, gssapi.service, mapping, gssapi.protection, threads),
+        "gssapi.keytab",
+        problems,
+    )
+
+
 def _authenticator(
-    config: Config, threads: LoginThreads, reactor: IReactor, problems: list[Problem]
+    config: Config,
+    threads: LoginThreads,
+    acceptor: Acceptor | None,
+    reactor: IReactor,
+    problems: list[Problem],
 ) -> Authenticator | None:
     checkers = [
         _attempt(partial(_checker, description), f"auth.authenticators[{index}]", problems)
@@ -469,6 +508,7 @@ def _authenticator(
             [checker for checker in checkers if checker is not None],
             threads,
             reactor,
+            acceptor=acceptor,
             anonymous=config.auth.anonymous,
             cache_seconds=config.auth.cache,
         ),

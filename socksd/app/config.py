@@ -30,6 +30,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from socksd.address import Destination, Host, IPAddress, normal_host, unmapped
 from socksd.app.own import own_networks
+from socksd.codes import Protection
 from socksd.errors import AddressError, ConfigError, Problem, did_you_mean
 from socksd.facts import DIRECT, Principal
 from socksd.policy.builtin import built_in
@@ -65,6 +66,11 @@ _A_SECOND = {  # octets
     "Gbit": 125_000_000,
 }
 _RATE = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?)({'|'.join(_A_SECOND)})/s")
+_PROTECTIONS = {
+    "confidentiality": Protection.CONFIDENTIALITY,
+    "integrity": Protection.INTEGRITY,
+    "none": Protection.NONE,
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # stands unquoted in log lines
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 JOURNALD = "journald"
@@ -325,6 +331,24 @@ def _balancers(value: object) -> tuple[IPNetwork, ...] | None:
     return found
 
 
+def _protections(value: object) -> tuple[Protection, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list of levels of protection, not {_kind(value)}")
+    if not value:
+        raise ValueError('is empty; to protect no message at all write protection = ["none"]')
+    for each in value:
+        if each not in tuple(_PROTECTIONS):  # which compares, and does not hash
+            hint = did_you_mean(str(each), _PROTECTIONS)
+            raise ValueError(f"{each!r} must be one of {', '.join(_PROTECTIONS)}{hint}")
+    return tuple(dict.fromkeys(_PROTECTIONS[each] for each in value))
+
+
+def _whole(value: object) -> bool:
+    if value not in ("short", "principal"):
+        raise ValueError(f'must be "short" or "principal", not {value!r}')
+    return value == "principal"
+
+
 def _explicit(value: object) -> bool:
     if value not in ("explicit", "open"):
         raise ValueError(f'must be "explicit" or "open", not {value!r}')
@@ -361,6 +385,20 @@ class Auth:
     anonymous: tuple[Annotated[IPNetwork, _network], ...] = ()
     cache: Annotated[float, _duration(least="0s")] = 300.0
     threads: Annotated[int | None, _number_or_auto(1, 64)] = None  # None: one per CPU, at most 4
+
+
+@attrs.frozen
+class Gssapi:
+    """``[gssapi]``: logins with Kerberos tickets (RFC 1961)."""
+
+    keytab: Annotated[str, _file] = ""  # "": no such logins
+    service: Annotated[str, _some_text] = "rcmd"  # on any host, or NAME@HOST
+    realms: tuple[Annotated[str, _some_text], ...] = ()
+    user: Annotated[bool, _whole] = False  # called by the whole principal
+    protection: Annotated[tuple[Protection, ...], _protections] = (
+        Protection.CONFIDENTIALITY,
+        Protection.INTEGRITY,
+    )
 
 
 @attrs.frozen
@@ -543,6 +581,7 @@ class Config:
     server: Server = Server()
     listener: tuple[Listener, ...] = ()
     auth: Auth = Auth()
+    gssapi: Gssapi = Gssapi()
     # By their names with "@", the built-in ones as well; those differ from host to host.
     sets: Mapping[str, HostSet] = attrs.field(default=SPECIAL, eq=False)
     groups: Mapping[str, Group] = attrs.field(factory=dict)
@@ -568,7 +607,7 @@ class Config:
         if self.rule:
             never, private = self.guard.never, self.guard.private
             return Policy(self.rule, Guard.of(never, self.sets, private=private))
-        return built_in(with_login=bool(self.auth.authenticators))
+        return built_in(with_login=bool(self.auth.authenticators or self.gssapi.keytab))
 
 
 def load_config(path: Path) -> Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
@@ -24,7 +24,10 @@ from socksd.facts import ANONYMOUS, Principal
 from socksd.identity.cache import VerifiedLogins
 from socksd.identity.credentials import IVersioned, Login
 from socksd.identity.threads import LoginThreads, Source, source_of
-from socksd.interfaces import IAuthenticator, IPrincipal
+from socksd.interfaces import IAuthenticator, IPrincipal, ISecurityContext
+
+if TYPE_CHECKING:
+    from socksd.identity.gssapi import Acceptor
 
 WRONG = "wrong user name or password"  # which of the two, nobody is told
 BROKEN = "the authenticator failed"  # the log has its traceback
@@ -150,6 +153,7 @@ class Authenticator:
         threads: LoginThreads,
         clock: IReactorTime,
         *,
+        acceptor: Acceptor | None = None,
         anonymous: Sequence[IPv4Network | IPv6Network] = (),
         cache_seconds: float = 300.0,
     ) -> None:
@@ -157,11 +161,12 @@ class Authenticator:
         Set up.
 
         Args:
-            checkers: Asked in this order; without any, nobody logs in and
-                nobody has to.
+            checkers: Asked in this order; without any, and without an
+                *acceptor*, nobody logs in and nobody has to.
             threads: For checkers that know IThreadedUsernamePassword; the
                 caller starts and stops them.
             clock: For the age of verified logins.
+            acceptor: For logins by GSS-API; ``None``: there are none.
             anonymous: Where clients may come from without a login.
             cache_seconds: 0 verifies every login anew.
 
@@ -176,7 +181,11 @@ class Authenticator:
         ]
         if problems:
             raise ConfigError(problems)
-        self._offers_login = bool(checkers)
+        self._acceptor = acceptor
+        self._logins = (
+            *((Method.GSSAPI,) if acceptor is not None else ()),
+            *((Method.USERNAME_PASSWORD,) if checkers else ()),
+        )
         self._anonymous = tuple(anonymous)
         self._threads = threads
         self._portal = Portal(Realm(), [Chain(checkers)])
@@ -191,11 +200,15 @@ class Authenticator:
 
     def methods(self, client: IPAddress) -> Sequence[Method]:
         """Name the methods that would do for a client at this address, the best first."""
-        if not self._offers_login:
-            return (Method.NO_AUTHENTICATION,)
-        if any(client in network for network in self._anonymous):
-            return (Method.NO_AUTHENTICATION, Method.USERNAME_PASSWORD)
-        return (Method.USERNAME_PASSWORD,)
+        if not self._logins or any(client in network for network in self._anonymous):
+            return (Method.NO_AUTHENTICATION, *self._logins)
+        return self._logins
+
+    def security_context(self, client: IPAddress) -> ISecurityContext:
+        """Begin GSS-API with a client; see IAuthenticator."""
+        if self._acceptor is None:
+            raise RuntimeError("GSS-API was not among the methods")
+        return self._acceptor.context(client)
 
     def login(self, username: bytes, password: bytes, client: IPAddress) -> Deferred[Principal]:
         """Verify a user name and a password; see IAuthenticator."""

@@ -32,6 +32,7 @@ from socksd.server.associate import associate
 from socksd.server.bind import bind
 from socksd.server.connect import connect
 from socksd.server.dialogue import IDialogue
+from socksd.server.protected import Protected
 from socksd.server.runtime import Runtime
 from socksd.server.states import DEADLINE, TRANSITIONS, State
 from socksd.wire import socks4
@@ -302,11 +303,39 @@ class Session:
         """Verify a user name and a password; the dialogue hears what has come of it."""
         self._run(self._login(username, password))
 
+    def authenticate(self, step: Coroutine[Any, Any, None]) -> None:
+        """Run a step of an authentication that takes several, then hear what has come since."""
+        self._run(self._authenticate(step))
+
+    def accept_login(self, principal: Principal) -> None:
+        """Take the client as *principal*, tell the dialogue, and go on."""
+        assert self.dialogue is not None  # it has asked
+        self.facts = self.facts.known_as(principal)
+        self.tell(LoggedIn(self.number, principal.name or ""))
+        self.dialogue.logged_in()
+        self.enter(State.REQUESTING)
+        self._task = None
+        self._advance()
+
+    def refuse_login(self, user: str, reason: str) -> None:
+        """Tell that the client, *user* as it says, is not who it claims to be."""
+        assert self.dialogue is not None  # it has asked
+        client, port = self.facts.client, self.client_port
+        self.tell(LoginRefused(self.number, client, port, user, reason))
+        self.facts = self.facts.known_as(Principal(user))
+        self.dialogue.login_refused(reason)
+
     def requested(self, request: Request) -> None:
         """Carry a request out."""
         self.request = request
         self.tell(RequestReceived(self.number, request.command, request.destination))
-        self._run(_COMMANDS[request.command](self, request))
+        if request.command is Command.UDP_ASSOCIATE and isinstance(self.end, Protected):
+            # Its datagrams would have to be protected, too: RFC 1961 section 5.
+            reason = "datagrams cannot be protected as this session is"
+            self._refuse(ReplyCode.COMMAND_NOT_SUPPORTED, reason)
+            self.finish(Outcome.FAILED, reason)
+        else:
+            self._run(_COMMANDS[request.command](self, request))
 
     def finish(self, outcome: Outcome, reason: str) -> None:
         """
@@ -359,25 +388,20 @@ class Session:
             self._reply = code
 
     async def _login(self, username: bytes, password: bytes) -> None:
-        dialogue = self.dialogue
-        assert dialogue is not None  # it has asked
         try:
             principal: Principal = await self.runtime.authenticator.login(
                 username, password, self.facts.client
             )
         except LoginFailed as failed:
-            user = username.decode(errors="surrogateescape")
-            client, port = self.facts.client, self.client_port
-            self.tell(LoginRefused(self.number, client, port, user, failed.reason))
-            self.facts = self.facts.known_as(Principal(user))
-            dialogue.login_refused(failed.reason)
-            return
-        self.facts = self.facts.known_as(principal)
-        self.tell(LoggedIn(self.number, principal.name or ""))
-        dialogue.logged_in()
-        self.enter(State.REQUESTING)
+            self.refuse_login(username.decode(errors="surrogateescape"), failed.reason)
+        else:
+            self.accept_login(principal)
+
+    async def _authenticate(self, step: Coroutine[Any, Any, None]) -> None:
+        await step
         self._task = None
-        self._advance()
+        if self.state is State.AUTHENTICATING:
+            self._advance()
 
     def _run(self, command: Coroutine[Any, Any, None]) -> None:
         task = Deferred.fromCoroutine(command)

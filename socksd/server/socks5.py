@@ -1,4 +1,4 @@
-"""SOCKS5 with a client (RFC 1928, RFC 1929)."""
+"""SOCKS5 with a client (RFC 1928, RFC 1929; RFC 1961 is in ``gssapi``)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from socksd.codes import Method, ReplyCode
 from socksd.events import MethodChosen, Outcome
 from socksd.interfaces import IEnd
 from socksd.server.dialogue import IDialogue
+from socksd.server.gssapi import Gssapi
 from socksd.server.states import State
 from socksd.wire.handshake import ServerHandshake, Turn
 from socksd.wire.socks5 import Greeting, Request
@@ -68,6 +69,13 @@ class Socks5:
             session.anonymous()
         else:
             session.enter(State.AUTHENTICATING)
+            if method is Method.GSSAPI:
+                session.dialogue = Gssapi(session, self.unread, self._negotiated)
+                session.dialogue.advance()
+
+    def _negotiated(self) -> None:
+        self._handshake.negotiated()
+        self._session.dialogue = self
 
     def logged_in(self) -> None:
         """Say that user name and password were right."""

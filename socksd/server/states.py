@@ -15,7 +15,7 @@ class State(Enum):
 
     OPEN = "the client's first octet"
     NEGOTIATING = "the rest of the greeting"
-    AUTHENTICATING = "user name and password, then their verification"
+    AUTHENTICATING = "the login, then its verification"
     REQUESTING = "the request"
     RESOLVING = "the addresses of a name"
     CONNECTING = "the first permitted address that answers"

@@ -30,6 +30,7 @@ class Turn(Enum):
     METHOD = auto()  # the server
     LOGIN = auto()  # the client
     STATUS = auto()  # the server
+    NEGOTIATION = auto()  # both, by messages that are not of RFC 1928: RFC 1961
     REQUEST = auto()  # the client
     REPLY = auto()  # the server
     RELAY = auto()  # both: the reply was a success
@@ -44,6 +45,7 @@ _CLIENT_MESSAGES: dict[Turn, tuple[type[Greeting | UsernamePassword | Request], 
 }
 _AFTER_METHOD = {
     Method.NO_AUTHENTICATION: Turn.REQUEST,
+    Method.GSSAPI: Turn.NEGOTIATION,
     Method.USERNAME_PASSWORD: Turn.LOGIN,
     Method.NO_ACCEPTABLE: Turn.OVER,
 }
@@ -102,17 +104,9 @@ class ServerHandshake:
         return message
 
     def choose(self, method: Method) -> bytes:
-        """
-        Answer the greeting; the client's turn then, or OVER for NO_ACCEPTABLE.
-
-        Raises:
-            ValueError: *method* is one whose sub-negotiation we do not have.
-        """
+        """Answer the greeting; the client's turn then, or OVER for NO_ACCEPTABLE."""
         _in_turn("choose", self.turn, Turn.METHOD)
-        following = _AFTER_METHOD.get(method)
-        if following is None:
-            raise ValueError(f"no sub-negotiation for {method.name}")
-        self.turn = following
+        self.turn = _AFTER_METHOD[method]
         return MethodSelection(method).encode()
 
     def status(self, ok: bool) -> bytes:
@@ -120,6 +114,11 @@ class ServerHandshake:
         _in_turn("status", self.turn, Turn.STATUS)
         self.turn = Turn.REQUEST if ok else Turn.OVER
         return Status(ok).encode()
+
+    def negotiated(self) -> None:
+        """End a negotiation that others have conducted; the client's turn to send its request."""
+        _in_turn("negotiated", self.turn, Turn.NEGOTIATION)
+        self.turn = Turn.REQUEST
 
     def reply(self, code: ReplyCode, bound: Destination | None = None) -> bytes:
         """

@@ -33,6 +33,7 @@ from socksd.app.build import Lasting, assemble, build, lasting
 from socksd.app.config import Config, Listener, parse_config
 from socksd.app.notify import Manager
 from socksd.app.service import Gateway, Generation, Part
+from socksd.codes import Method
 from socksd.errors import ConfigError
 from socksd.facts import ANONYMOUS, Facts, Principal
 from socksd.observe import access
@@ -47,6 +48,7 @@ from socksd.server.front import Front
 from socksd.server.protocol import Sessions
 from tests import authority
 from tests.fakes import FakeTransport
+from tests.kerberos import Realm
 from tests.observe.closed import DENIED, SERVED
 from tests.relay.test_contract import noise
 
@@ -356,6 +358,49 @@ def test_a_source_that_this_host_does_not_have_is_a_problem(
     monkeypatch.setattr("socksd.app.build.try_source", no_ipv6)
     with pytest.raises(ConfigError, match=r"cannot connect from ::1: Address family not supp"):
         made('[route.a]\nsource = ["::1"]\n', reactor, common)
+
+
+def gssapi_problems(text: str, reactor: Any, common: Lasting) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        made(f"[gssapi]\n{text}", reactor, common)
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+def test_what_tickets_need_is_said_all_at_once(reactor: Any, common: Lasting) -> None:
+    pytest.importorskip("gssapi")
+    assert gssapi_problems('user = "principal"', reactor, common) == {
+        "gssapi.keytab": "is missing: the file with the service's key",
+        "gssapi.realms": "is missing: the realms whose users may log in",
+    }
+    found = gssapi_problems('realms = ["A.TEST", "B.TEST"]\nkeytab = "/no"', reactor, common)
+    assert found.keys() == {"gssapi.user", "gssapi.keytab"}
+    assert 'write user = "principal"' in found["gssapi.user"]
+    assert found["gssapi.keytab"].startswith("/no has no key for the service 'rcmd': ")
+
+
+def test_without_its_extra_the_way_to_tickets_is_said(
+    reactor: Any, common: Lasting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gssapi", None)
+    monkeypatch.delitem(sys.modules, "socksd.identity.gssapi", raising=False)
+    text = 'keytab = "/etc/krb5.keytab"\nrealms = ["EXAMPLE.COM"]'
+    found = gssapi_problems(text, reactor, common)
+    assert found.keys() == {"gssapi"}
+    assert "pip install 'socksd[gssapi]'" in found["gssapi"]
+
+
+def test_with_a_keytab_tickets_are_a_method(reactor: Any, common: Lasting, realm: Realm) -> None:
+    """And they are looked at in threads of their own; what is the same is used again."""
+    pytest.importorskip("gssapi")
+    text = f'[gssapi]\nkeytab = "{realm.keytabs["rcmd"]}"\nrealms = ["EXAMPLE.TEST"]\n'
+    first = made(text, reactor, common)
+    client = ip_address("192.0.2.1")
+    assert first.runtime.authenticator.methods(client) == (Method.GSSAPI,)
+    kinds = [part.made_of[0] for part in first.parts if isinstance(part.made_of, tuple)]
+    assert kinds[:3] == ["login threads", "ticket threads", "authenticator"]
+    assert made(text, reactor, common, first.parts).parts == first.parts
+    other = made(text + 'user = "principal"\n', reactor, common, first.parts)
+    assert other.runtime.authenticator is not first.runtime.authenticator
 
 
 PAGE = noise(1, 1 << 20)

@@ -22,6 +22,7 @@ from socksd.app.config import (
     Control,
     Dashboard,
     Deadlines,
+    Gssapi,
     Guarded,
     Limit,
     Limits,
@@ -40,7 +41,7 @@ from socksd.app.config import (
     rate,
     size,
 )
-from socksd.codes import Command
+from socksd.codes import Command, Protection
 from socksd.errors import ConfigError
 from socksd.facts import Decision, Facts, Principal, Verdict
 from socksd.policy.match import Group
@@ -83,6 +84,7 @@ KEYS: dict[str, Any] = {
     for table, kind in (
         ("server", Server),
         ("auth", Auth),
+        ("gssapi", Gssapi),
         ("guard", Guarded),
         ("resolver", Resolver),
         ("bind", Bind),
@@ -116,6 +118,11 @@ VALUES: list[tuple[str, str, Any, str]] = [
     ("auth.anonymous", '["10.0.0.0/8"]', (IPv4Network("10.0.0.0/8"),), '"10.0.0.0/8"'),
     ("auth.cache", '"0s"', 0.0, "300"),
     ("auth.threads", "2", 2, '"2"'),
+    ("gssapi.keytab", '"/etc/krb5.keytab"', "/etc/krb5.keytab", "true"),
+    ("gssapi.service", '"socks@gw"', "socks@gw", '""'),
+    ("gssapi.realms", '["EXAMPLE.COM"]', ("EXAMPLE.COM",), '"EXAMPLE.COM"'),
+    ("gssapi.user", '"principal"', True, '"whole"'),
+    ("gssapi.protection", '["none"]', (Protection.NONE,), "[]"),
     ("guard.never", '"nothing"', (), "[]"),
     ("guard.private", '"open"', False, '"closed"'),
     ("resolver.via", '"dns:192.0.2.1"', "dns:192.0.2.1", '""'),
@@ -958,3 +965,24 @@ def test_a_file_is_absolute_before_twistd_goes_elsewhere(
     config = parse_config('[log]\naccess = "a.jsonl"\n[control]\nsocket = "../s"\n', "")
     assert config.log.access == str(tmp_path / "a.jsonl")
     assert config.control.socket == str(tmp_path.parent / "s")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ('"none"', "must be a list of levels of protection, not a string"),
+        ("[]", 'is empty; to protect no message at all write protection = ["none"]'),
+        ('["nothing"]', "'nothing' must be one of confidentiality, integrity, none"),
+        ("[2]", "2 must be one of confidentiality, integrity, none"),
+    ],
+)
+def test_a_wrong_protection_says_which_there_are(value: str, message: str) -> None:
+    assert problem(f"gssapi.protection = {value}") == ("gssapi.protection", message)
+
+
+@pytest.mark.parametrize(
+    "auth", ['auth.authenticators = ["htpasswd:f"]', 'gssapi.keytab = "/etc/krb5.keytab"']
+)
+def test_with_logins_the_built_in_policy_knows_them(auth: str) -> None:
+    assert [rule.id for rule in parse_config("", "x").policy().rules] == ["local"]
+    assert len(parse_config(auth, "x").policy().rules) > 1

@@ -23,6 +23,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
+from socksd.address import IPAddress
 from socksd.codes import Method
 from socksd.errors import ConfigError, LoginFailed
 from socksd.facts import ANONYMOUS, Principal
@@ -103,6 +104,32 @@ def test_methods_follow_from_checkers_and_address(
 ) -> None:
     authenticator = asking(*checkers, anonymous=anonymous)
     assert authenticator.methods(ip_address(client)) == tuple(map(Method, methods))
+
+
+@pytest.mark.parametrize(
+    ("checkers", "anonymous", "methods"),
+    [
+        pytest.param([], (), [1], id="tickets only"),
+        pytest.param([Answers(yes)], (), [1, 2], id="tickets rather than passwords"),
+        pytest.param([Answers(yes)], LAN, [0, 1, 2], id="anonymous network"),
+    ],
+)
+def test_gssapi_is_a_method_where_there_is_an_acceptor(
+    checkers: Sequence[Any], anonymous: Any, methods: list[int]
+) -> None:
+    class FakeAcceptor:
+        def context(self, client: IPAddress) -> str:
+            return f"a context with {client}"
+
+    authenticator = asking(*checkers, anonymous=anonymous, acceptor=FakeAcceptor())
+    assert authenticator.methods(ip_address("192.0.2.1")) == tuple(map(Method, methods))
+    client = ip_address("192.0.2.7")
+    assert authenticator.security_context(client) == "a context with 192.0.2.7"
+
+
+def test_without_an_acceptor_there_is_no_security_context() -> None:
+    with pytest.raises(RuntimeError):
+        asking().security_context(ip_address("192.0.2.1"))
 
 
 def test_it_is_an_authenticator(authenticator: Authenticator) -> None:

@@ -12,7 +12,7 @@ import os
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -39,15 +39,18 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface.verify import verifyObject
 
 from socksd.app.certificates import Own, context
-from socksd.interfaces import EndedBy, IEnd, IRelay, Tally
+from socksd.interfaces import EndedBy, IEnd, IRelay, ISecurityContext, Tally
 from socksd.relay.line import Line, ThrottledLine
 from socksd.relay.pipes import Pipes
 from socksd.relay.pump import Pump, ThrottledPump
 from socksd.relay.switchboard import Switchboard
 from socksd.relay.throttle import Budget
 from socksd.server.ends import End
+from socksd.server.protected import Protected
 from socksd.server.secure import Security
 from tests import authority
+from tests.kerberos import Realm, established
+from tests.tokens import FakeContext, FakeFarContext, FarContext
 
 IDLE = 900.0
 LINGER = 300.0
@@ -134,10 +137,61 @@ RELAYS: dict[str, Callable[[], AbstractContextManager[RelayFactory]]] = {
 }
 
 
-@pytest.fixture(params=RELAYS.values(), ids=RELAYS)
+class Tokens:
+    """
+    Pumps whose client speaks in GSS-API tokens (RFC 1961 section 5).
+
+    Args:
+        pair: Gives both sides of a security context: ours, and the client's.
+    """
+
+    def __init__(self, pair: Callable[[], tuple[ISecurityContext, FarContext]]) -> None:
+        self._pair = pair
+
+    def far(self, sock: socket.socket) -> Far:
+        """Give the client's far side; it is the next relay's."""
+        self._ours, theirs = self._pair()
+        return ProtectedFar(sock, theirs)
+
+    def __call__(
+        self, client: IEnd, target: IEnd, clock: IReactorTime, idle: float, linger: float
+    ) -> IRelay:
+        return Pump(Protected(client, self._ours, confidential=True), target, clock, idle, linger)
+
+
+@contextmanager
+def pumps_of_tokens() -> Iterator[RelayFactory]:
+    yield Tokens(lambda: (FakeContext(size=20_000), FakeFarContext()))
+
+
+@contextmanager
+def pumps_of_kerberos_tokens(ticket: Mapping[str, str], keytab: Path) -> Iterator[RelayFactory]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ticket.items():
+            patch.setenv(name, value)
+        yield Tokens(partial(established, keytab))
+
+
+@pytest.fixture(
+    params=[
+        *(pytest.param(relays, id=name) for name, relays in RELAYS.items()),
+        pytest.param(pumps_of_tokens, id="pump of tokens"),
+        pytest.param(pumps_of_kerberos_tokens, id="pump of Kerberos tokens"),
+    ]
+)
 def relay_factory(request: pytest.FixtureRequest) -> Iterator[RelayFactory]:
-    with request.param() as factory:
+    factories = request.param
+    if factories is pumps_of_kerberos_tokens:
+        pytest.importorskip("gssapi")
+        realm: Realm = request.getfixturevalue("realm")
+        factories = partial(factories, realm.ticket("alice"), realm.keytabs["rcmd"])
+    with factories() as factory:
         yield factory
+
+
+def client_side(relay_factory: RelayFactory, sock: socket.socket) -> Far:
+    """Give the far side of a client that speaks as the relay expects."""
+    return relay_factory.far(sock) if isinstance(relay_factory, Tokens) else Far(sock)
 
 
 class Far:
@@ -276,6 +330,58 @@ class SecureFar(Far):
             pass
         except SSL.ZeroReturnError:
             self.ended = True
+
+
+class ProtectedFar(Far):
+    """A far side that speaks in GSS-API tokens."""
+
+    def __init__(self, sock: socket.socket, context: FarContext) -> None:
+        super().__init__(sock)
+        self._context = context
+        self._leaving = b""
+        self._leaving_for = 0  # octets that are in it
+        self._come = bytearray()
+
+    def _write(self) -> None:
+        try:
+            while self._leaving or self._unsent:
+                if not self._leaving:
+                    held, self._unsent = bytes(self._unsent[:20_000]), self._unsent[20_000:]
+                    token = self._context.wrap(held, True).message
+                    self._leaving = struct.pack("!BBH", 1, 3, len(token)) + token
+                    self._leaving_for = len(held)
+                self._leaving = self._leaving[self.sock.send(self._leaving) :]
+                if not self._leaving:
+                    self.sent += self._leaving_for
+        except BlockingIOError:
+            return
+        if self._finishing:
+            self._finishing = False
+            self._finish()
+
+    def _read(self) -> None:
+        try:
+            while not self.ended:
+                octets = self.sock.recv(MIB)
+                self._come += octets
+                self.ended = not octets
+                self._take()
+        except BlockingIOError:
+            pass
+
+    def _take(self) -> None:
+        start = 0
+        while len(self._come) - start >= 4:
+            version, kind, length = struct.unpack_from("!BBH", self._come, start)
+            assert (version, kind) == (1, 3)
+            end = start + 4 + length
+            if len(self._come) < end:
+                break
+            result = self._context.unwrap(bytes(self._come[start + 4 : end]))
+            assert result.encrypted
+            self.received += result.message
+            start = end
+        del self._come[:start]
 
 
 @dataclass
@@ -426,7 +532,7 @@ async def relayed(
         client, sock = await accepted(
             lambda factory: reactor.listenTCP(0, factory, interface="127.0.0.1"), connect
         )
-        client_far = Far(sock)
+        client_far = client_side(relay_factory, sock)
     target, target_sock = await dialled(buffer)
     if buffer:
         for end in (client, target):
@@ -1105,7 +1211,8 @@ async def test_a_client_on_a_unix_socket_half_closes(
 
     client, client_far = await accepted(lambda factory: reactor.listenUNIX(path, factory), connect)
     target, target_far = await dialled(None)
-    async with joined(relay_factory, client, Far(client_far), target, Far(target_far)) as r:
+    far = client_side(relay_factory, client_far)
+    async with joined(relay_factory, client, far, target, Far(target_far)) as r:
         r.client.send(noise(12, MIB))
         r.client.finish()
         await r.until(lambda: r.target.ended)

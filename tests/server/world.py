@@ -26,6 +26,7 @@ from socksd.interfaces import (
     IPolicy,
     IRelay,
     IResolver,
+    ISecurityContext,
     ITargets,
     OpenPort,
     Tally,
@@ -36,6 +37,7 @@ from socksd.server.runtime import Runtime
 from socksd.server.spoken import PROTOCOLS, dialogues
 from socksd.server.states import Deadlines
 from tests.fakes import FakeTransport, Recorder
+from tests.tokens import FakeContext
 
 ALLOW = Decision(Verdict.ALLOW, "yes")
 DENY = Decision(Verdict.DENY, "no")
@@ -147,6 +149,7 @@ class FakeAuthenticator:
         self.users: dict[bytes, bytes] = {}
         self.slow = False
         self.pending = Pending()
+        self.context: ISecurityContext = FakeContext()
 
     def methods(self, client: IPAddress) -> Sequence[Method]:
         return self.acceptable
@@ -157,6 +160,9 @@ class FakeAuthenticator:
         if self.users.get(username) == password:
             return succeed(Principal(username.decode()))
         return fail(LoginFailed("wrong user name or password"))
+
+    def security_context(self, client: IPAddress) -> ISecurityContext:
+        return self.context
 
 
 @implementer(IRelay)
