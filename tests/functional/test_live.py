@@ -342,7 +342,9 @@ def test_a_running_server_explains_by_its_own_policy(serve: Serve, tmp_path: Pat
     gateway = serve(config=tables(tmp_path) + ALLOW)
     gateway.configure(tables(tmp_path) + DENY)  # not loaded
     question = {"from": "192.0.2.1", "connect": "127.0.0.1:80"}
-    status, said = ask(f"{tmp_path}/control.sock", "POST", "/v1/explain", question)
+    control = tmp_path / "control.sock"
+    wait_for("the control socket", control.exists)  # a moment behind the listeners
+    status, said = ask(str(control), "POST", "/v1/explain", question)
     assert (status, said["verdict"], said["rule"]) == (200, "allow", "all")
     assert json.loads(command(gateway, "config").stdout)["guard"] == {"never": "nothing"}
 

@@ -357,7 +357,7 @@ class ProtectedFar(Far):
             return
         if self._finishing:
             self._finishing = False
-            self._finish()
+            self.sock.shutdown(socket.SHUT_WR)
 
     def _read(self) -> None:
         try:
