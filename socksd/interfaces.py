@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from socket import socket
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -147,6 +148,22 @@ class ISwitchboard(Interface):
 
     def forget(descriptor: int) -> None:
         """Tell no more; to be said before the socket is closed."""
+
+    def transport(
+        sock: socket, protocol: IProtocol, peer: tuple[Any, ...], true: int | None = None
+    ) -> IEndTransport:
+        """
+        Make the transport of a connected socket, for *protocol* to be given it.
+
+        *peer* is the other side's address as the socket module has it, and
+        *true* what its watcher has heard last; ``None`` for a socket that is
+        not watched yet. From now on the transport is who is told.
+        """
+
+    def accepted(
+        sock: socket, protocol: IProtocol, client: tuple[Any, ...], *rest: object
+    ) -> IEndTransport:
+        """Make the transport of an accepted socket; the ``transport`` of a listening port."""
 
 
 class EndedBy(StrEnum):

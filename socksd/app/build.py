@@ -176,7 +176,7 @@ def build(
         egress=DirectEgress(
             reactor,
             deadlines.connect,
-            partial(DialEndpoint, reactor, board) if board is not None else None,
+            partial(DialEndpoint, board) if board is not None else None,
         ),
         relay=partial(
             choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
@@ -194,7 +194,7 @@ def build(
         (rule.id, f"would {rule.action.value}" if rule.on_trial else rule.action.value)
         for rule in policy.rules
     )
-    return Generation(config, rules, entrances, runtime, tuple(parts))
+    return Generation(config, rules, entrances, runtime, tuple(parts), board)
 
 
 def _switchboard(reactor: IReactor, switched: bool) -> Part:

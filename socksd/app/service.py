@@ -17,11 +17,13 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.task import deferLater
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from socksd.app.config import Config
 from socksd.errors import ConfigError, Problem
+from socksd.interfaces import ISwitchboard
 from socksd.server.protocol import Sessions, SocksFactory
 from socksd.server.runtime import Runtime
 
@@ -78,6 +80,7 @@ class Generation:
 
     Attributes:
         rules: The ids of the rules and what each does, in order.
+        board: Where accepted connections are watched, if not by the reactor.
     """
 
     config: Config
@@ -85,6 +88,7 @@ class Generation:
     entrances: tuple[Entrance, ...]
     runtime: Runtime
     parts: tuple[Part, ...]
+    board: ISwitchboard | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -129,7 +133,7 @@ class Gateway(Service):
         super().privilegedStartService()  # type: ignore[no-untyped-call]  # Twisted's
         for entrance in self.generation.entrances:
             try:
-                self.listeners.append(self._listen(entrance, self.generation.runtime))
+                self.listeners.append(self._listen(entrance, self.generation))
             except OSError as error:
                 raise CannotStart(f"socksd: {_reason(error)}") from error
 
@@ -227,7 +231,7 @@ class Gateway(Service):
                 opened.append(listener)
                 continue
             try:
-                fresh.append(self._listen(entrance, generation.runtime))
+                fresh.append(self._listen(entrance, generation))
                 opened.append(fresh[-1])
             except OSError as error:
                 problems.append(Problem("", _reason(error)))
@@ -236,14 +240,14 @@ class Gateway(Service):
             raise ConfigError(problems)
         return opened, fresh
 
-    def _listen(self, entrance: Entrance, runtime: Runtime) -> Listener:
+    def _listen(self, entrance: Entrance, generation: Generation) -> Listener:
         """
         Open one entrance.
 
         Raises:
             OSError: It cannot be, and why, by the listener's name.
         """
-        factory = SocksFactory(entrance.name, runtime, self.sessions)
+        factory = SocksFactory(entrance.name, generation.runtime, self.sessions)
         result: list[Any] = []
         entrance.endpoint.listen(factory).addBoth(result.append)
         if not result:
@@ -252,6 +256,9 @@ class Gateway(Service):
             where_and_why = _why(result[0].value)
             raise OSError(None, f"listener {entrance.name!r} cannot listen{where_and_why}")
         port = result[0]
+        # A plain TCP port, and nothing (TLS, a PROXY header) between it and us.
+        if generation.board is not None and type(port) is Port and port.factory is factory:
+            port.transport = generation.board.accepted  # type: ignore[assignment]  # called only
         self.sessions.door.guard(port)
         _log.info(
             "listening name={name} on {address}",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 from contextlib import suppress
 from os import SPLICE_F_MOVE, SPLICE_F_NONBLOCK, splice
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from select import EPOLLERR, EPOLLOUT
 from socket import (
     IPPROTO_TCP,
     MSG_PEEK,
@@ -41,6 +41,7 @@ from zope.interface import implementer
 from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, IWatched, Tally
 from socksd.relay.pipes import SIZE, Pipe
 from socksd.relay.switchboard import Switchboard
+from socksd.relay.switched import HUNG, READABLE, Switched
 
 _BUFFER = memoryview(bytearray(256 << 10))  # nothing in it outlives the call that has put it there
 _CHATTER = _BUFFER[: 16 << 10]  # one read; filled, it is taken for bulk
@@ -49,8 +50,6 @@ _BULK = 64 << 10  # what a share has to move for its direction to stay bulk
 # With so many octets in memory, reads leave where they are what cannot be sent.
 _CROWDED = 8 << 20
 
-_HUNG = EPOLLRDHUP | EPOLLHUP | EPOLLERR
-_READABLE = EPOLLIN | _HUNG
 _SPLICE = SPLICE_F_NONBLOCK | SPLICE_F_MOVE
 _NO_SPLICE = {errno.EINVAL, errno.ENOSYS, errno.EPERM}  # a sandbox that forbids it
 
@@ -112,6 +111,8 @@ class Line:
             side.end.carried_by(side)
         for side in sides:
             side.park()
+        for side in sides:
+            side.begin()
         return self._done
 
     def abort(self) -> None:
@@ -184,6 +185,7 @@ class _Side:
         "_draining",
         "_line",
         "_pipe",
+        "_true",
         "bulk",
         "descriptor",
         "end",
@@ -209,6 +211,7 @@ class _Side:
         self._line = line
         self._board = board
         self._draining = False
+        self._true = 0  # what the transport knew of the socket
         self._pipe: Pipe | None = None
         self.end = end
         self.name = name
@@ -260,6 +263,12 @@ class _Side:
             self._draining = False
             self.transport.unregisterProducer()
             self._plug_in()
+            self.begin()
+
+    def begin(self) -> None:
+        """Carry what is there already, once both sides are parked."""
+        if self._true and not self._line.over:
+            self.hear(self._true)
 
     def _plug_in(self) -> None:
         with suppress(OSError):  # a unix socket
@@ -267,7 +276,10 @@ class _Side:
             # (Nagle) would add the far side's delayed ACK to each.
             self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         self.descriptor = self.sock.fileno()
-        self._board.watch(self.descriptor, self)
+        if isinstance(self.transport, Switched):
+            self._true = self.transport.taken_over(self)
+        else:
+            self._board.watch(self.descriptor, self)
 
     def stopProducing(self) -> None:
         """Do nothing: lost() will be told."""
@@ -280,7 +292,8 @@ class _Side:
             self._board.pipes.discard(self._pipe)
             self._pipe = None
         if self.descriptor != -1:
-            self._board.forget(self.descriptor)
+            if not isinstance(self.transport, Switched):  # which does so itself
+                self._board.forget(self.descriptor)
             self.descriptor = -1
         if not self.gone:
             self.transport.connectionLost(connectionDone if in_order else _ABORTED)
@@ -289,9 +302,9 @@ class _Side:
 
     def hear(self, events: int) -> None:
         """Carry what can be carried now, both ways."""
-        if events & _READABLE:
+        if events & READABLE:
             self.readable = True
-            if events & _HUNG:
+            if events & HUNG:
                 self.hung = True
             self._carry()
         if events & EPOLLOUT:

@@ -396,7 +396,7 @@ def test_an_event_may_be_about_nothing(hand: Board) -> None:
     joined = hand.join(BUFFER, early=noise(6, MIB))
     joined.target.reading = False
     hand.settle()
-    everything = line_module._READABLE | line_module.EPOLLOUT
+    everything = line_module.READABLE | line_module.EPOLLOUT
 
     def nothing_happens(times: int) -> int:
         for _ in range(times):
