@@ -49,13 +49,24 @@ class Facts:
 
     def known_as(self, principal: Principal) -> Facts:
         """Add who it is."""
-        return replace(self, principal=principal)
+        return Facts(
+            self.client,
+            self.listener,
+            principal,
+            self.command,
+            self.destination,
+            self.address,
+            self.time,
+        )
 
     def asking(self, command: Command, destination: Destination) -> Facts:
         """Add the request; a literal destination is its own address."""
         host = destination.host
         address = None if isinstance(host, str) else reached(host)
-        return replace(self, command=command, destination=destination, address=address)
+        # Not by replace(), which looks all fields up by their names: 9 us of a connection.
+        return Facts(
+            self.client, self.listener, self.principal, command, destination, address, self.time
+        )
 
     def at(self, address: IPAddress) -> Facts:
         """Add the address a name has led to, as connect(2) would take it."""

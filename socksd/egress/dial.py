@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.address import IPAddress
+from socksd.address import IPAddress, spelled
 from socksd.interfaces import ISwitchboard, IWatched
 
 
@@ -48,7 +48,7 @@ class DialEndpoint:
         ConnectingCancelledError.
         """
         if isinstance(self._address, IPv4Address):
-            attempt = _Attempt(self._board, (str(self._address), self._port), factory)
+            attempt = _Attempt(self._board, (spelled(self._address), self._port), factory)
             attempt.begin(AF_INET)
         else:
             attempt = _Attempt(self._board, (str(self._address), self._port, 0, 0), factory)

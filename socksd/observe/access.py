@@ -123,6 +123,8 @@ class AccessLog:
         lost: How many lines could not be written.
     """
 
+    hears = (SessionClosed,)
+
     def __init__(self, path: str, clock: IReactorTime) -> None:
         self.lost = 0
         self._path = path

@@ -53,6 +53,8 @@ class Asked:
 class Leaks:
     """Count by client how many requests had an address where a name could be."""
 
+    hears = (SessionClosed,)
+
     def __init__(self) -> None:
         self._clients: OrderedDict[Caller, Asked] = OrderedDict()
 

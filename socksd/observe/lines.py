@@ -26,7 +26,7 @@ import json
 import re
 from typing import Final
 
-from socksd.address import IPAddress
+from socksd.address import IPAddress, spelled
 from socksd.codes import Command
 from socksd.events import LoginRefused, SessionClosed
 
@@ -56,22 +56,20 @@ def session(event: SessionClosed) -> str:
     missing where the session did not get that far, ``reason`` where there is
     nothing to explain. ``up`` is octets from the client, ``down`` to it.
     """
-    fields = [
-        f"session {event.session} client={_endpoint(event.client, event.client_port)}",
-        f"user={word(event.user)}",
-    ]
+    request = via = rule = reason = ""
     if event.command is not None and event.destination is not None:
-        fields.append(f"{COMMANDS[event.command]} {event.destination}")
+        request = f" {COMMANDS[event.command]} {event.destination}"
     if event.address is not None:
-        fields.append(f"via={event.address}")
+        via = f" via={spelled(event.address)}"
     if event.rule is not None:
-        fields.append(f"rule={word(event.rule)}")
-    fields.append(
-        f"outcome={event.outcome} up={event.up} down={event.down} seconds={event.seconds:.3f}"
-    )
+        rule = f" rule={word(event.rule)}"
     if event.reason:
-        fields.append(f"reason={json.dumps(event.reason)}")
-    return " ".join(fields)
+        reason = f" reason={json.dumps(event.reason)}"
+    return (
+        f"session {event.session} client={_endpoint(event.client, event.client_port)}"
+        f" user={word(event.user)}{request}{via}{rule} outcome={event.outcome}"
+        f" up={event.up} down={event.down} seconds={event.seconds:.3f}{reason}"
+    )
 
 
 def denied(event: SessionClosed) -> str:
@@ -102,4 +100,4 @@ def hint(client: IPAddress) -> str:
 
 
 def _endpoint(address: IPAddress, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    return f"[{address}]:{port}" if address.version == 6 else f"{spelled(address)}:{port}"

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from socksd.codes import ReplyCode
 from socksd.events import Event, LoginRefused, Outcome, SessionClosed
 from socksd.observe import lines
+from socksd.observe.textlog import TextLog
 
 _log = Logger("socksd")
 
@@ -34,8 +35,11 @@ class PeopleLog:
     record of what was visited, and costs the client a real connection.
     """
 
+    hears = (LoginRefused, SessionClosed)
+
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        self._text = TextLog(clock)
         self._said: Counter[str] = Counter()  # lines of each kind in this second
         self._second: IDelayedCall | None = None  # ends this second
         self._hint_from = clock.seconds()
@@ -52,6 +56,7 @@ class PeopleLog:
         if self._second is not None:
             self._second.cancel()
             self._second_over()
+        self._text.close()
 
     def _closed(self, event: SessionClosed) -> None:
         if event.outcome is Outcome.DENIED:
@@ -62,7 +67,7 @@ class PeopleLog:
                 _log.info("{line}", line=lines.hint(event.client))
         reached = event.reply is ReplyCode.SUCCEEDED
         if reached or self._may_say(f"session outcome={event.outcome}"):
-            _log.info("{line}", line=lines.session(event))
+            self._text.info(lines.session(event))
 
     def _may_say(self, kind: str) -> bool:
         if self._second is None:

@@ -44,6 +44,8 @@ class Refusals:
     it was known who asks is nobody's, and not kept.
     """
 
+    hears = (Decided, SessionClosed)
+
     def __init__(self) -> None:
         self._callers: OrderedDict[Caller, deque[Refusal]] = OrderedDict()
         self._texts: dict[int, dict[str, str]] = {}  # by session and rule

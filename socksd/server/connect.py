@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
-from socksd.address import Destination, IPAddress, unmapped
+from socksd.address import Destination, IPAddress, parsed
 from socksd.codes import Command, ReplyCode
 from socksd.errors import Refused
 from socksd.events import Connected, ConnectFailed, Resolved, ResolveFailed
@@ -130,4 +129,4 @@ def _address(peer: IAddress) -> tuple[IPAddress, int]:
     """Give address and port of a TCP transport's side."""
     host: str = peer.host  # type: ignore[attr-defined]  # IPv4Address and IPv6Address have it
     port: int = peer.port  # type: ignore[attr-defined]  # and this
-    return unmapped(ip_address(host.partition("%")[0])), port
+    return parsed(host), port

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address
 from itertools import count
 
 from twisted.internet.address import IPv4Address as TCP4Address
@@ -13,7 +13,7 @@ from twisted.internet.address import IPv6Address as TCP6Address
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
-from socksd.address import IPAddress, unmapped
+from socksd.address import IPAddress, parsed
 from socksd.facts import Facts
 from socksd.server.door import Door
 from socksd.server.ends import End
@@ -119,5 +119,5 @@ def client_of(peer: IAddress) -> tuple[IPAddress, int]:
     A unix socket's peer is on this host by definition: the loopback, port 0.
     """
     if isinstance(peer, (TCP4Address, TCP6Address)):
-        return unmapped(ip_address(peer.host.partition("%")[0])), peer.port
+        return parsed(peer.host), peer.port
     return _THIS_HOST, 0
