@@ -9,7 +9,6 @@ object or a normalised name *here*, before anything is asked about it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from socket import inet_ntoa
@@ -17,6 +16,7 @@ from socket import inet_ntoa
 import idna
 
 from socksd.errors import AddressError
+from socksd.frozen import value
 
 IPAddress = IPv4Address | IPv6Address
 Host = IPv4Address | IPv6Address | str  # a str is always a normalised name
@@ -136,7 +136,7 @@ def embedded(address: IPAddress) -> tuple[IPv4Address, ...]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Destination:
     """
     Where a client wants to go: DST.ADDR and DST.PORT of RFC 1928 section 4.

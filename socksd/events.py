@@ -9,12 +9,12 @@ and in exactly one ``SessionClosed``. Passwords and payload are never in one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from socksd.address import Destination, IPAddress
 from socksd.codes import Command, Method, ReplyCode
 from socksd.facts import Decision, Report, Verdict
+from socksd.frozen import value
 
 
 class Outcome(StrEnum):
@@ -42,7 +42,7 @@ class Asked(StrEnum):
     ADDRESS = "address"  # where the name has led
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionOpened:
     """A client has connected."""
 
@@ -52,7 +52,7 @@ class SessionOpened:
     listener: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MethodChosen:
     """Method negotiation ended in this; NO_ACCEPTABLE is the last thing we say."""
 
@@ -61,7 +61,7 @@ class MethodChosen:
     offered: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoggedIn:
     """The user name and password were right."""
 
@@ -69,7 +69,7 @@ class LoggedIn:
     user: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoginRefused:
     """The user name and password were not accepted."""
 
@@ -80,7 +80,7 @@ class LoginRefused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RequestReceived:
     """A whole request has arrived."""
 
@@ -89,7 +89,7 @@ class RequestReceived:
     destination: Destination
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decided:
     """The policy has spoken; told once per question, even when it defers."""
 
@@ -98,7 +98,7 @@ class Decided:
     address: IPAddress | None  # None before one is known
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resolved:
     """The name has led to these addresses, in the resolver's order."""
 
@@ -107,7 +107,7 @@ class Resolved:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResolveFailed:
     """The name has led nowhere."""
 
@@ -116,7 +116,7 @@ class ResolveFailed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Connected:
     """The destination has answered."""
 
@@ -125,7 +125,7 @@ class Connected:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConnectFailed:
     """No permitted address has answered."""
 
@@ -135,7 +135,7 @@ class ConnectFailed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionClosed:
     """The end of a session, with all that its one canonical line and a replay need."""
 

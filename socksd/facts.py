@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from zope.interface import implementer
 
 from socksd.address import Destination, IPAddress, reached
 from socksd.codes import Command
+from socksd.frozen import value
 from socksd.interfaces import IPrincipal
 
 
@@ -31,7 +32,7 @@ class Principal:
 ANONYMOUS = Principal(None)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Facts:
     """
     All that a decision may use; ``None`` is "not known yet".
@@ -70,7 +71,15 @@ class Facts:
 
     def at(self, address: IPAddress) -> Facts:
         """Add the address a name has led to, as connect(2) would take it."""
-        return replace(self, address=reached(address))
+        return Facts(
+            self.client,
+            self.listener,
+            self.principal,
+            self.command,
+            self.destination,
+            reached(address),
+            self.time,
+        )
 
 
 class Verdict(Enum):
@@ -98,7 +107,7 @@ class Report:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """
     A verdict and the rule that spoke.

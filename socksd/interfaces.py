@@ -7,7 +7,6 @@ Each takes values and returns a value or a Deferred; none takes a session.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from socket import socket
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
+
+from socksd.frozen import value
 
 if TYPE_CHECKING:
     from socksd.address import Destination, IPAddress
@@ -177,7 +178,7 @@ class EndedBy(StrEnum):
     US = "us"  # abort() was called
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tally:
     """What a relay has carried, in octets, and how it ended."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any
 
 from twisted.application.service import Service
@@ -258,6 +259,7 @@ class Gateway(Service):
         port = result[0]
         # A plain TCP port, and nothing (TLS, a PROXY header) between it and us.
         if generation.board is not None and type(port) is Port and port.factory is factory:
+            port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # what is accepted has it, too
             port.transport = generation.board.accepted  # type: ignore[assignment]  # called only
         self.sessions.door.guard(port)
         _log.info(

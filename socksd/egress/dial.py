@@ -11,7 +11,16 @@ from __future__ import annotations
 from errno import EALREADY, EINPROGRESS
 from ipaddress import IPv4Address
 from os import strerror
-from socket import AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_STREAM, socket
+from select import EPOLLOUT
+from socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_TCP,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    TCP_NODELAY,
+    socket,
+)
 from typing import Any
 
 from twisted.internet import error
@@ -74,6 +83,9 @@ class _Attempt:
         except OSError as none:  # EMFILE, or a kernel without IPv6
             self.connected.errback(error.ConnectBindError(none.errno, none.strerror))
             return
+        # What has come in pieces is passed on in pieces: to wait for more (Nagle)
+        # would add the far side's delayed ACK to each.
+        self._sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         number = self._sock.connect_ex(self._to)
         if number == EINPROGRESS:
             self._board.watch(self._sock.fileno(), self)
@@ -83,6 +95,9 @@ class _Attempt:
             self._connected(None)
 
     def hear(self, events: int) -> None:
+        if events == EPOLLOUT:  # without an error or a hang-up beside it: connected
+            self._connected(events)
+            return
         # Asking once more tells all: 0 when it is connected, else why it is not.
         number = self._sock.connect_ex(self._to)
         if number == 0:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import IPv4Address
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -53,7 +54,8 @@ class DirectEgress:
     Connect to the addresses that were judged, and to no other.
 
     Args:
-        timeout: Seconds until all addresses of a destination are given up.
+        timeout: Seconds until all addresses of a destination are given up; a
+            single one is left to the deadline of whoever waits, who cancels.
         endpoint_at: How to connect to an address, if not by Twisted's endpoints.
     """
 
@@ -83,9 +85,18 @@ class DirectEgress:
             return fail(Refused(ReplyCode.CONNECTION_REFUSED, "port 0 is no destination"))
         if not addresses:
             return fail(Refused(ReplyCode.HOST_UNREACHABLE, "no address to connect to"))
+        if len(addresses) == 1:  # nobody to race against
+            endpoint = self._endpoint_at(addresses[0], destination.port)
+            return endpoint.connect(factory).addErrback(_refused_by, addresses[0])
         tried = interleave(addresses)[:MOST_ADDRESSES]
         endpoints = [self._endpoint_at(address, destination.port) for address in tried]
         return race(endpoints, factory, self._reactor, self._timeout).addErrback(_refused, tried)
+
+
+def _refused_by(failure: Failure, address: IPAddress) -> Failure:
+    if failure.check(ConnectingCancelledError):
+        raise CancelledError
+    raise refusal([(address, failure.value)])
 
 
 def _refused(failure: Failure, tried: Sequence[IPAddress]) -> Failure:

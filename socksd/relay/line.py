@@ -271,15 +271,15 @@ class _Side:
             self.hear(self._true)
 
     def _plug_in(self) -> None:
+        self.descriptor = self.sock.fileno()
+        if isinstance(self.transport, Switched):
+            self._true = self.transport.taken_over(self)
+            return
         with suppress(OSError):  # a unix socket
             # What has come in pieces is passed on in pieces: to wait for more
             # (Nagle) would add the far side's delayed ACK to each.
             self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-        self.descriptor = self.sock.fileno()
-        if isinstance(self.transport, Switched):
-            self._true = self.transport.taken_over(self)
-        else:
-            self._board.watch(self.descriptor, self)
+        self._board.watch(self.descriptor, self)
 
     def stopProducing(self) -> None:
         """Do nothing: lost() will be told."""

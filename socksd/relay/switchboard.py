@@ -20,6 +20,7 @@ from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from socket import socket
 from typing import Any, Protocol
 
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProtocol,
@@ -27,7 +28,6 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IReadDescriptor,
 )
-from twisted.internet.epollreactor import EPollReactor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -186,6 +186,7 @@ class Switchboard:
         self, sock: socket, protocol: IProtocol, client: tuple[Any, ...], *rest: object
     ) -> Switched:
         """Make the transport of an accepted socket, as a listening port calls for one."""
+        sock.setblocking(False)
         return Switched(self, sock, protocol, client)
 
     # -- what the reactor asks for (IReadDescriptor) -------------------------

@@ -6,6 +6,7 @@ from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IProtocol
@@ -64,7 +65,10 @@ class Switched(Connection):
             true: What is known of a socket that *board* watches already;
                 ``None`` for one that it does not.
         """
-        super().__init__(sock, protocol, board.reactor)
+        FileDescriptor.__init__(self, board.reactor)
+        self.socket = sock
+        self.fileno = sock.fileno
+        self.protocol = protocol
         self.connected = 1
         self._board = board
         self._peer = peer

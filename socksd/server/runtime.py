@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -12,6 +12,7 @@ from socksd.events import Observer
 from socksd.interfaces import IAuthenticator, IEgress, IEnd, IPolicy, IRelay, IResolver
 from socksd.server.dialogue import Dialogues
 from socksd.server.states import Deadlines
+from socksd.server.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Runtime:
         refusals: Writes the page of what a client at this address, with this
             user, has been refused; plain text instead of HTML where it is
             given ``True``.
+        waiting: Who waits for what of the deadlines, by their names.
     """
 
     clock: IReactorTime
@@ -42,3 +44,11 @@ class Runtime:
     deadlines: Deadlines
     early_data: int
     refusals: Callable[[IPAddress, str | None, bool], str]
+    waiting: Mapping[str, Waiting] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        waiting = {
+            each.name: Waiting(self.clock, getattr(self.deadlines, each.name))
+            for each in fields(self.deadlines)
+        }
+        object.__setattr__(self, "waiting", waiting)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -31,6 +30,7 @@ from socksd.server.connect import connect
 from socksd.server.dialogue import IDialogue
 from socksd.server.runtime import Runtime
 from socksd.server.states import DEADLINE, TRANSITIONS, State
+from socksd.server.waiting import Waiting
 from socksd.wire.guess import wrong_version
 from socksd.wire.socks5 import Request
 
@@ -73,7 +73,6 @@ class Session:
 
     __slots__ = (
         "_asked",
-        "_deadline",
         "_forget",
         "_monotonic",
         "_outcome",
@@ -82,6 +81,7 @@ class Session:
         "_relay",
         "_reply",
         "_task",
+        "_waiting",
         "address",
         "client_port",
         "decision",
@@ -127,8 +127,8 @@ class Session:
         self._relay: IRelay | None = None
         self._overdue = False
         self._paused = False
-        self._deadline: IDelayedCall | None = None
-        self._arm(runtime.deadlines.handshake)
+        self._waiting: Waiting | None = None
+        self._wait_for("handshake")
         self.tell(SessionOpened(number, facts.client, client_port, facts.listener))
 
     # -- what the client's end tells us (ICarrier) ---------------------------
@@ -194,10 +194,8 @@ class Session:
             raise RuntimeError(f"no way from {self.state.name} to {state.name}")
         before, name = DEADLINE[self.state], DEADLINE[state]
         self.state = state
-        if name is None:
-            self._disarm()
-        elif name != before:
-            self._arm(getattr(self.runtime.deadlines, name))
+        if name != before:
+            self._wait_for(name)
 
     def ask(self, facts: Facts) -> Decision:
         """Ask the policy."""
@@ -402,8 +400,9 @@ class Session:
         if task is not None:
             task.cancel()
 
-    def _deadline_passed(self) -> None:
-        self._deadline = None
+    def overdue(self) -> None:
+        """Hear that the deadline has passed."""
+        self._waiting = None
         if self.state is State.CLOSING:
             self.end.transport.abortConnection()
         elif self._task is not None:
@@ -446,16 +445,13 @@ class Session:
         )
         self._forget(self)
 
-    def _arm(self, seconds: float) -> None:
-        if self._deadline is None:
-            self._deadline = self.runtime.clock.callLater(seconds, self._deadline_passed)
-        else:
-            self._deadline.reset(seconds)
-
-    def _disarm(self) -> None:
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None:
-            deadline.cancel()
+    def _wait_for(self, deadline: str | None) -> None:
+        """Wait under this deadline from now on, and no longer under another."""
+        if self._waiting is not None:
+            self._waiting.remove(self)
+        self._waiting = self.runtime.waiting[deadline] if deadline is not None else None
+        if self._waiting is not None:
+            self._waiting.add(self)
 
 
 def _about(facts: Facts | None) -> Asked | None:
