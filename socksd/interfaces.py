@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
+    IAddress,
     IConsumer,
     IProtocol,
     IProtocolFactory,
@@ -151,14 +152,14 @@ class ISwitchboard(Interface):
         """Tell no more; to be said before the socket is closed."""
 
     def transport(
-        sock: socket, protocol: IProtocol, peer: tuple[Any, ...], true: int | None = None
+        sock: socket, protocol: IProtocol, peer: IAddress, true: int | None = None
     ) -> IEndTransport:
         """
         Make the transport of a connected socket, for *protocol* to be given it.
 
-        *peer* is the other side's address as the socket module has it, and
-        *true* what its watcher has heard last; ``None`` for a socket that is
-        not watched yet. From now on the transport is who is told.
+        *peer* is the other side's address, and *true* what its watcher has
+        heard last; ``None`` for a socket that is not watched yet. From now on
+        the transport is who is told.
         """
 
     def accepted(

@@ -123,14 +123,15 @@ class _Attempt:
 
     def _connected(self, true: int | None) -> None:
         """Make the transport of a socket of which so much is *true*, if it is watched."""
-        protocol = self._factory.buildProtocol(self._peer())
+        peer = self._peer()
+        protocol = self._factory.buildProtocol(peer)
         if protocol is None:
             if true is not None:
                 self._board.forget(self._sock.fileno())
             self._sock.close()
             self.connected.errback(error.NoProtocol())
             return
-        protocol.makeConnection(self._board.transport(self._sock, protocol, self._to, true))
+        protocol.makeConnection(self._board.transport(self._sock, protocol, peer, true))
         self.connected.callback(protocol)
 
     def _peer(self) -> TCP4Address | TCP6Address:

@@ -63,12 +63,12 @@ class Leaks:
         if not isinstance(event, SessionClosed) or event.destination is None:
             return
         caller = event.client, event.user
-        asked = self._clients.get(caller)
+        asked = self._clients.pop(caller, None)
         if asked is None:
-            asked = self._clients[caller] = Asked(event.started, event.started)
-            if len(self._clients) > CLIENTS:
+            asked = Asked(event.started, event.started)
+            if len(self._clients) >= CLIENTS:
                 self._clients.popitem(last=False)
-        self._clients.move_to_end(caller)
+        self._clients[caller] = asked  # the last of them now
         asked.last = max(asked.last, event.started)
         asked.count(event.destination)
 

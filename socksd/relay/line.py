@@ -330,7 +330,9 @@ class _Side:
     def _carry(self) -> None:
         """Pass on what waits here, and then chatter; bulk has to wait for its turn."""
         other = self.other
-        if not other.writable or self._line.over or self.queued or not self._flush():
+        if not other.writable or self._line.over or self.queued:
+            return
+        if (self.kept or self.piped) and not self._flush():
             return
         while self.readable and other.writable and not self.ended:
             if self.bulk or self._board.kept > _CROWDED:

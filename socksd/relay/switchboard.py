@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import (
+    IAddress,
     IDelayedCall,
     IProtocol,
     IReactorFDSet,
@@ -177,7 +178,7 @@ class Switchboard:
         self._go_on_soon()
 
     def transport(
-        self, sock: socket, protocol: IProtocol, peer: tuple[Any, ...], true: int | None = None
+        self, sock: socket, protocol: IProtocol, peer: IAddress, true: int | None = None
     ) -> Switched:
         """Make the transport of a connected socket; see :class:`Switched`."""
         return Switched(self, sock, protocol, peer, true)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+from contextlib import suppress
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from socket import socket
+from socket import SO_LINGER, SOL_SOCKET, socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
 from twisted.python import log
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 HUNG = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 READABLE = EPOLLIN | HUNG
+
+_RESET = struct.pack("ii", 1, 0)  # close(2) throws away what is not sent, and resets
 
 _DONE = Failure(CONNECTION_DONE)
 _LOST = Failure(CONNECTION_LOST)
@@ -44,14 +48,13 @@ class Switched(Connection):
     """
 
     logstr = "Switched"
-    _shouldShutdown = False  # close(2) sends FIN, too, for nobody else has the socket
 
     def __init__(
         self,
         board: Switchboard,
         sock: socket,
         protocol: IProtocol,
-        peer: tuple[Any, ...],
+        peer: IAddress | tuple[Any, ...],
         true: int | None = None,
     ) -> None:
         """
@@ -61,7 +64,7 @@ class Switched(Connection):
             board: Watches the socket.
             sock: Connected, and not blocking.
             protocol: Makes its connection itself, later.
-            peer: The other side's address, as the socket module has it.
+            peer: The other side's address, or what the socket module calls it.
             true: What is known of a socket that *board* watches already;
                 ``None`` for one that it does not.
         """
@@ -81,13 +84,13 @@ class Switched(Connection):
         else:
             board.hand_over(self._descriptor, self)
 
-    def getPeer(self) -> IPv4Address | IPv6Address:
+    def getPeer(self) -> IAddress:
         """Give the other side's address."""
-        return _address(self._peer)
+        return address_of(self._peer) if isinstance(self._peer, tuple) else self._peer
 
-    def getHost(self) -> IPv4Address | IPv6Address:
+    def getHost(self) -> IAddress:
         """Give our own side's address."""
-        return _address(self.socket.getsockname())
+        return address_of(self.socket.getsockname())
 
     # -- what a transport asks of its reactor --------------------------------
 
@@ -172,9 +175,21 @@ class Switched(Connection):
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the socket, and tell the protocol; the first time."""
-        if not self.disconnected:
-            self._board.closing(self._descriptor)
-            super().connectionLost(reason)
+        if self.disconnected:
+            return
+        self.connected, self.disconnected = 0, 1
+        self._reading = self._writing = False
+        if self.producer is not None:
+            self.producer.stopProducing()
+            self.producer = None
+        if reason.type is ConnectionAborted:
+            with suppress(OSError):  # it is not connected any more
+                self.socket.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+        self._board.closing(self._descriptor)
+        self.socket.close()
+        protocol = self.protocol
+        del self.protocol, self.socket, self.fileno  # as Twisted's own do: they are cycles
+        protocol.connectionLost(reason)
 
     def _ended(self, why: BaseException, *, reading: bool) -> None:
         """End as the reactor ends a transport that has nothing more to read, or cannot write."""
@@ -185,5 +200,6 @@ class Switched(Connection):
             self.connectionLost(_DONE if why is CONNECTION_DONE else _LOST)
 
 
-def _address(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
+def address_of(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
+    """Make Twisted's address of one as the socket module has it."""
     return (IPv4Address if len(name) == 2 else IPv6Address)("TCP", *name)

@@ -42,7 +42,8 @@ async def connect(session: Session, request: Request) -> None:
     Raises:
         Refused: With what the client is to be told.
     """
-    if request.destination == WHY:
+    host = request.destination.host
+    if isinstance(host, str) and request.destination == WHY:
         why(session)
         return
     facts = session.facts.asking(Command.CONNECT, request.destination)
@@ -52,7 +53,7 @@ async def connect(session: Session, request: Request) -> None:
     if facts.address is not None:
         permitted = {facts.address: decision}
     else:
-        permitted = await _resolve(session, facts, str(request.destination.host))
+        permitted = await _resolve(session, facts, str(host))
     target = await _dial(session, request.destination, permitted)
     try:
         session.relay(target, Destination(*_address(target.transport.getHost())))
@@ -112,10 +113,11 @@ async def _dial(
         session.tell(ConnectFailed(session.number, refused.reply, refused.reason, seconds))
         raise
     address, _ = _address(target.transport.getPeer())
-    if address not in permitted:
+    decision = permitted.get(address)
+    if decision is None:
         target.transport.abortConnection()
         raise RuntimeError(f"dialled {address}, which was not judged")
-    session.address, session.decision = address, permitted[address]
+    session.address, session.decision = address, decision
     session.tell(Connected(session.number, address, clock.seconds() - started))
     return target
 

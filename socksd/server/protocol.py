@@ -32,6 +32,7 @@ class SocksProtocol(End):
     """
 
     factory: SocksFactory
+    peer: IAddress | None
 
     def connectionMade(self) -> None:
         """Begin a session."""
@@ -60,11 +61,12 @@ class SocksFactory(Factory[SocksProtocol]):
             return None
         protocol = SocksProtocol()
         protocol.factory = self
+        protocol.peer = addr
         return protocol
 
     def begin(self, end: SocksProtocol) -> None:
         """Begin a session on a connection that has just been made."""
-        client, port = client_of(end.transport.getPeer())
+        client, port = client_of(end.peer)
         facts = Facts(client, self.listener, time=time.time())
         self.sessions.begin(end, self.runtime, facts, port)
 
@@ -112,7 +114,7 @@ class Sessions:
         return iter(tuple(self._live))
 
 
-def client_of(peer: IAddress) -> tuple[IPAddress, int]:
+def client_of(peer: IAddress | None) -> tuple[IPAddress, int]:
     """
     Give a peer's address in its normal form, and its port.
 

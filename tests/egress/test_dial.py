@@ -11,10 +11,11 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
-from select import EPOLLOUT
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import Any
 
 import pytest
+from attr import astuple
 from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -59,14 +60,15 @@ class FakeBoard:
     ) -> Server:
         self.watched.pop(sock.fileno(), None)
         self.made.append((sock.fileno(), true))
-        return Server(sock, protocol, peer, None, 0, HandReactor())  # type: ignore[arg-type]  # as adoptStreamConnection() has it
+        name = astuple(peer)[1:]
+        return Server(sock, protocol, name, None, 0, HandReactor())  # type: ignore[arg-type]  # as adoptStreamConnection() has it
 
     def accepted(self, *_: object) -> Server:
         raise NotImplementedError  # nobody is accepted here
 
-    def tell(self) -> None:
+    def tell(self, events: int = EPOLLOUT) -> None:
         for watched in list(self.watched.values()):
-            watched.hear(EPOLLOUT)
+            watched.hear(events)
 
 
 @pytest.fixture
@@ -132,10 +134,20 @@ def test_it_tells_when_it_is_connected_and_not_before(
     assert verifyObject(IWatched, attempt)
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "connect_ex", lambda *_: errno.EALREADY)
-        board.tell()
+        board.tell(0)
         assert not connecting.called
     board.tell()
     assert transport_of(connecting).connected
+
+
+def test_it_asks_where_more_is_told_than_that_it_may_write(
+    connect: Connect, board: FakeBoard
+) -> None:
+    """A target that speaks first, or has said all already."""
+    connecting = connect()
+    board.tell(EPOLLIN | EPOLLOUT)
+    assert transport_of(connecting).connected
+    assert board.made[0][1] == EPOLLIN | EPOLLOUT
 
 
 def test_its_watcher_is_replaced_by_the_transport_which_learns_what_is_true(
@@ -204,7 +216,7 @@ def test_a_refused_connection_has_its_errno(connect: Connect, board: FakeBoard) 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         connecting = connect(port=probe.getsockname()[1])
-        board.tell()
+        board.tell(EPOLLOUT | EPOLLERR | EPOLLHUP)
     failed = failure_of(connecting)
     assert isinstance(failed, error.ConnectionRefusedError)
     assert failed.osError == errno.ECONNREFUSED
