@@ -159,11 +159,15 @@ class Destination:
         """
         return cls(normal_host(host), port)
 
+    @property
+    def spelled_host(self) -> str:
+        """The host as text."""
+        return self.host if isinstance(self.host, str) else spelled(self.host)
+
     def __str__(self) -> str:
-        host = self.host
-        if isinstance(host, IPv6Address):
-            return f"[{host}]:{self.port}"
-        return f"{host if isinstance(host, str) else spelled(host)}:{self.port}"
+        if isinstance(self.host, IPv6Address):
+            return f"[{self.host}]:{self.port}"
+        return f"{self.spelled_host}:{self.port}"
 
 
 def _ascii(text: str) -> str:

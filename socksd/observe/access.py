@@ -55,6 +55,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from socksd.address import spelled
 from socksd.events import Event, SessionClosed
 from socksd.observe.lines import COMMANDS
 
@@ -77,14 +78,14 @@ def record(event: SessionClosed) -> str:
         {
             "time": began.removesuffix("+00:00") + "Z",
             "session": event.session,
-            "client": str(event.client),
+            "client": spelled(event.client),
             "client_port": event.client_port,
             "listener": event.listener,
             "user": None if event.user is None else _scalars(event.user),
             "command": None if event.command is None else COMMANDS[event.command],
-            "host": None if destination is None else str(destination.host),
+            "host": None if destination is None else destination.spelled_host,
             "port": None if destination is None else destination.port,
-            "address": None if address is None else str(address),
+            "address": None if address is None else spelled(address),
             "rule": event.rule,
             "outcome": event.outcome,
             "reply": event.reply,
@@ -97,7 +98,7 @@ def record(event: SessionClosed) -> str:
             "asked": event.asked,
             "verdict": None if event.verdict is None else event.verdict.value,
             "reports": {each.rule: f"would_{each.verdict.value}" for each in event.reports},
-            "addresses": list(map(str, event.addresses)),
+            "addresses": list(map(spelled, event.addresses)),
             "unlisted": event.unlisted,
         }
     )
@@ -224,4 +225,6 @@ def _scalars(text: str) -> str:
     """Spell surrogates out, and what would look like one; everything else is as it was."""
     if "\\" in text:
         text = _LIKE_SPELLED.sub(r"\\u005c", text)
+    if text.isascii():  # without a surrogate
+        return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
