@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
 
 from socksd.admin.routes import IReactorControlled, Routes
 from socksd.app.answers import UNWRITTEN, Answers
+from socksd.app.collector import calm
 from socksd.app.config import Config
 from socksd.app.endpoints import listening_endpoint
 from socksd.app.reload import IReactorReloading, Reloader, Source
@@ -89,6 +90,7 @@ def assemble(source: Source, text: str, reactor: IReactor, *, rolled_back: bool)
         gateway, source, made, reactor, text=text, rolled_back=rolled_back, adopted=adopted
     )
     gateway.beside.append(Part(reloader.start, reloader.stop))
+    gateway.beside.append(Part(calm))
     answers = Answers(gateway, reloader, common.counters, common.leaks, reactor)
     common.routes.update(answers.routes())
     return gateway

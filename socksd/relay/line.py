@@ -74,7 +74,17 @@ class Line:
         over: Ended; nothing is left to be done.
     """
 
-    __slots__ = ("_board", "_client", "_done", "_idle", "_linger", "_target", "moved", "over")
+    __slots__ = (
+        "_board",
+        "_carried",
+        "_client",
+        "_done",
+        "_idle",
+        "_linger",
+        "_target",
+        "moved",
+        "over",
+    )
 
     def __init__(
         self, board: Switchboard, client: IEnd, target: IEnd, idle: float, linger: float
@@ -87,18 +97,19 @@ class Line:
         self._client.other = self._target
         self._target.other = self._client
         self._done: Deferred[Tally] = Deferred()
+        self._carried = (0, 0)  # in the end
         self.moved = 0.0
         self.over = False
 
     @property
     def up(self) -> int:
         """Octets from the client so far."""
-        return self._client.octets
+        return self._carried[0] if self.over else self._client.octets
 
     @property
     def down(self) -> int:
         """Octets from the target so far."""
-        return self._target.octets
+        return self._carried[1] if self.over else self._target.octets
 
     def join(self, early: bytes) -> Deferred[Tally]:
         """Take both ends over; see :class:`~socksd.interfaces.IRelay`."""
@@ -121,6 +132,8 @@ class Line:
 
     def look(self, now: float) -> float:
         """End a relay in which nothing moves; give the time to look again."""
+        if self.over:
+            return now + self._idle
         half_closed = self._client.ended or self._target.ended
         due = self.moved + (self._linger if half_closed else self._idle)
         if due <= now:
@@ -152,13 +165,19 @@ class Line:
             self._done.errback(failure)
 
     def _hang_up(self, cause: EndedBy) -> None:
+        sides = self._client, self._target
+        self._carried = sides[0].octets, sides[1].octets
         self.over = True
         self._board.remove(self)
-        for side in (self._client, self._target):
+        for side in sides:
             # Who has been sent FIN may still have octets to come, in the
             # kernel: a reset would take them away. But who sends on has to
             # learn that it is for nothing, unless all it does is linger.
             side.close(in_order=side.finished and (side.ended or cause is EndedBy.LINGER))
+        # Leave no cycles: the collector's walk over 10,000 tunnels is a pause of 0.1 s.
+        del self._client, self._target
+        for side in sides:
+            del side.end, side.other
 
 
 @implementer(ICarrier, IWatched, IPullProducer)
@@ -309,6 +328,8 @@ class _Side:
             self._carry()
         if events & EPOLLOUT:
             self.writable = True
+            if self._line.over:  # by what has been read just now
+                return
             other = self.other
             if other.readable or other.kept or other.piped:
                 other._carry()
