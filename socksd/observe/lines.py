@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import IPv4Address
 from typing import Final
 
 from socksd.address import IPAddress, spelled
@@ -100,4 +101,5 @@ def hint(client: IPAddress) -> str:
 
 
 def _endpoint(address: IPAddress, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{spelled(address)}:{port}"
+    spelt = spelled(address)
+    return f"{spelt}:{port}" if isinstance(address, IPv4Address) else f"[{spelt}]:{port}"
