@@ -11,9 +11,9 @@ from enum import StrEnum
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
-    IAddress,
     IConsumer,
     IProtocol,
     IProtocolFactory,
@@ -152,7 +152,7 @@ class ISwitchboard(Interface):
         """Tell no more; to be said before the socket is closed."""
 
     def transport(
-        sock: socket, protocol: IProtocol, peer: IAddress, true: int | None = None
+        sock: socket, protocol: IProtocol, peer: IPv4Address | IPv6Address, true: int | None = None
     ) -> IEndTransport:
         """
         Make the transport of a connected socket, for *protocol* to be given it.

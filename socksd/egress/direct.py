@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import IPv4Address
+from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
@@ -96,7 +97,7 @@ class DirectEgress:
 def _refused_by(failure: Failure, address: IPAddress) -> Failure:
     if failure.check(ConnectingCancelledError):
         raise CancelledError
-    raise refusal([(address, failure.value)])
+    raise refusal([(address, cast("BaseException", failure.value))])
 
 
 def _refused(failure: Failure, tried: Sequence[IPAddress]) -> Failure:

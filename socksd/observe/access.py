@@ -94,7 +94,7 @@ def record(event: SessionClosed) -> str:
         f'{{"time":"{began.removesuffix("+00:00")}Z","session":{event.session}'
         f',"client":"{spelled(event.client)}","client_port":{event.client_port}'
         f',"listener":{_string(event.listener)},"user":{_string_or_null(event.user)}'
-        f',{asked_for},"address":{_word(event.address and spelled(event.address))}'
+        f',{asked_for},"address":{_word(None if event.address is None else spelled(event.address))}'
         f',"rule":{_string_or_null(event.rule)},"outcome":"{event.outcome}"'
         f',"reply":{"null" if event.reply is None else int(event.reply)}'
         f',"reason":{_string(_scalars(event.reason))},"up":{event.up},"down":{event.down}'

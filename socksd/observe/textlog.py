@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import (
@@ -80,8 +80,8 @@ class TextLog:
 
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, []
-        if self._observer is not None:
-            _file_of(self._observer).write("".join(waiting))
+        if waiting and self._observer is not None:
+            _write(self._observer, "".join(waiting))
 
     def _look(self, now: float) -> None:
         """Find out where lines go, and how they begin in this second."""
@@ -102,5 +102,8 @@ class TextLog:
             self._observer, self._dated = observers[0], text.removesuffix("-\n")
 
 
-def _file_of(observer: FileLogObserver) -> Any:
-    return observer._outFile
+def _write(observer: FileLogObserver, text: str) -> None:
+    """Write as the observer itself does, which has no method for text that is formatted."""
+    file, encoding = observer._outFile, observer._encoding
+    file.write(text if encoding is None else text.encode(encoding))
+    file.flush()

@@ -22,7 +22,6 @@ from typing import Any, Protocol
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
     IProtocol,
     IReactorFDSet,
@@ -34,7 +33,7 @@ from zope.interface import implementer
 
 from socksd.interfaces import ISwitchboard, IWatched
 from socksd.relay.pipes import Pipes, affordable
-from socksd.relay.switched import Switched
+from socksd.relay.switched import Switched, TCPAddress
 
 _ALL = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
 _EVENTS = 512  # taken off the epoll at once; the rest is there the next turn
@@ -114,7 +113,7 @@ class Switchboard:
         self._again: IDelayedCall | None = None
         self._running = False
         self._behind: int | None = None  # the reactor's epoll, if it is in ours
-        self._soon: list[IWatched] = []
+        self._soon: dict[IWatched, None] = {}  # in order, and each once
         self._fresh: set[int] = set()  # watched since the last look at the epoll
         self.kept = 0
 
@@ -174,11 +173,11 @@ class Switchboard:
 
     def soon(self, watched: IWatched) -> None:
         """Have *watched* hear in the next turn, though nothing new may have happened."""
-        self._soon.append(watched)
+        self._soon[watched] = None
         self._go_on_soon()
 
     def transport(
-        self, sock: socket, protocol: IProtocol, peer: IAddress, true: int | None = None
+        self, sock: socket, protocol: IProtocol, peer: TCPAddress, true: int | None = None
     ) -> Switched:
         """Make the transport of a connected socket; see :class:`Switched`."""
         return Switched(self, sock, protocol, peer, true)
@@ -217,7 +216,7 @@ class Switchboard:
         happened = self._epoll.poll(delay, _EVENTS)
         self.now = self.seconds()
         self._fresh.clear()
-        soon, self._soon = self._soon, []
+        soon, self._soon = self._soon, {}
         for descriptor, events in happened:
             # Whoever came before in this turn may have had it closed, and even
             # have opened another with its number, which this is not about.
@@ -225,7 +224,7 @@ class Switchboard:
             if watched is not None and descriptor not in self._fresh:
                 _tell(watched, events)
             elif descriptor == self._behind:
-                self._iterate(0)
+                self._iterate(0)  # type: ignore[no-untyped-call]  # Twisted's
         for watched in soon:
             _tell(watched, 0)
         if self._hauls:
@@ -249,7 +248,7 @@ class Switchboard:
             self._go_on_soon()
 
     def _go_on_soon(self) -> None:
-        """Have a next turn at once; in front of the reactor it is we who wait, and do not then."""
+        """Have a next turn at once; who waits in front of the reactor does not wait then."""
         if self._behind is None and self._again is None:
             self._again = self.reactor.callLater(0, self._go_on)
 

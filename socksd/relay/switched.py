@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.internet.interfaces import IProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.tcp import Connection
 from twisted.python import log
@@ -22,6 +22,8 @@ from socksd.interfaces import IEndTransport, IWatched
 
 if TYPE_CHECKING:
     from socksd.relay.switchboard import Switchboard
+
+TCPAddress = IPv4Address | IPv6Address
 
 HUNG = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 READABLE = EPOLLIN | HUNG
@@ -54,7 +56,7 @@ class Switched(Connection):
         board: Switchboard,
         sock: socket,
         protocol: IProtocol,
-        peer: IAddress | tuple[Any, ...],
+        peer: TCPAddress | tuple[Any, ...],
         true: int | None = None,
     ) -> None:
         """
@@ -84,11 +86,11 @@ class Switched(Connection):
         else:
             board.hand_over(self._descriptor, self)
 
-    def getPeer(self) -> IAddress:
+    def getPeer(self) -> TCPAddress:
         """Give the other side's address."""
         return address_of(self._peer) if isinstance(self._peer, tuple) else self._peer
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> TCPAddress:
         """Give our own side's address."""
         return address_of(self.socket.getsockname())
 
@@ -200,6 +202,6 @@ class Switched(Connection):
             self.connectionLost(_DONE if why is CONNECTION_DONE else _LOST)
 
 
-def address_of(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
+def address_of(name: tuple[Any, ...]) -> TCPAddress:
     """Make Twisted's address of one as the socket module has it."""
     return (IPv4Address if len(name) == 2 else IPv6Address)("TCP", *name)
