@@ -132,7 +132,7 @@ class Line:
 
     def look(self, now: float) -> float:
         """End a relay in which nothing moves; give the time to look again."""
-        if self.over:
+        if self.over:  # by another's end, in the same walk
             return now + self._idle
         half_closed = self._client.ended or self._target.ended
         due = self.moved + (self._linger if half_closed else self._idle)

@@ -174,6 +174,7 @@ def test_the_result_is_the_connected_protocol_of_the_factory(
         assert (peer.host, peer.port) == listener.getsockname()
         assert (host.host, host.port) == there.getpeername()
         assert transport.protocol is outcome(connecting)
+        assert transport.getTcpNoDelay()
 
 
 def test_connected_at_once_it_needs_nobody_to_watch(

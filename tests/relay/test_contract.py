@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_twisted
@@ -30,6 +30,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import KeyPair, PrivateCertificate
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.tcp import Connection
 from zope.interface.verify import verifyObject
 
 from socksd.interfaces import EndedBy, IEnd, IRelay, Tally
@@ -67,9 +68,36 @@ def lines(pipes: int = 4) -> Iterator[RelayFactory]:
         board.stop()
 
 
+def moved(end: IEnd, board: Switchboard) -> None:
+    """Give an end that nobody carries yet a transport of the switchboard's."""
+    before: Any = end.transport
+    if isinstance(before, Connection) and not before.TLS:
+        before.stopReading()  # type: ignore[no-untyped-call]  # Twisted's
+        sock = socket.socket(fileno=before.socket.detach())
+        end.transport = board.transport(sock, cast("End", end), before.getPeer())
+
+
+@contextmanager
+def switched_lines() -> Iterator[RelayFactory]:
+    """Lines between transports that are on their switchboard already, as most are."""
+    boards = []
+
+    def line(client: IEnd, target: IEnd, clock: IReactorTime, idle: float, linger: float) -> IRelay:
+        boards.append(Switchboard(reactor, clock, Pipes(4)))
+        boards[-1].start()
+        for end in (client, target):
+            moved(end, boards[-1])
+        return Line(boards[-1], client, target, idle, linger)
+
+    yield line
+    for board in boards:
+        board.stop()
+
+
 @pytest.fixture(
     params=[
         pytest.param(pumps, id="pump"),
+        pytest.param(switched_lines, id="line between switched transports"),
         pytest.param(lines, id="line"),
         pytest.param(partial(lines, pipes=0), id="line without a pipe"),
     ]
