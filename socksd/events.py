@@ -11,12 +11,12 @@ exactly one ``Denied``. A BIND has ``PortOpened`` and, if its peer comes,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from socksd.address import Destination, IPAddress
 from socksd.codes import Command, Method, ReplyCode
 from socksd.facts import Decision, Report, Verdict
+from socksd.frozen import value
 from socksd.interfaces import Drop
 
 
@@ -45,7 +45,7 @@ class Asked(StrEnum):
     ADDRESS = "address"  # where the name has led
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionOpened:
     """A client has connected."""
 
@@ -55,7 +55,7 @@ class SessionOpened:
     listener: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MethodChosen:
     """Method negotiation ended in this; NO_ACCEPTABLE is the last thing we say."""
 
@@ -64,7 +64,7 @@ class MethodChosen:
     offered: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoggedIn:
     """The client is who it says: user name and password were right, or a ticket was."""
 
@@ -72,7 +72,7 @@ class LoggedIn:
     user: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoginRefused:
     """A user name and password, or a ticket, were not accepted."""
 
@@ -83,7 +83,7 @@ class LoginRefused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RequestReceived:
     """A whole request has arrived."""
 
@@ -92,7 +92,7 @@ class RequestReceived:
     destination: Destination
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decided:
     """The policy has spoken; told once per question, even when it defers."""
 
@@ -101,7 +101,7 @@ class Decided:
     address: IPAddress | None  # None before one is known
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resolved:
     """The name has led to these addresses, in the resolver's order."""
 
@@ -110,7 +110,7 @@ class Resolved:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResolveFailed:
     """The name has led nowhere."""
 
@@ -119,7 +119,7 @@ class ResolveFailed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Connected:
     """The destination has answered."""
 
@@ -128,7 +128,7 @@ class Connected:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConnectFailed:
     """No permitted address has answered."""
 
@@ -138,7 +138,7 @@ class ConnectFailed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Denied:
     """The policy has refused the client, which may take its time to leave."""
 
@@ -152,7 +152,7 @@ class Denied:
     decision: Decision
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PortOpened:
     """For a BIND there is a port where its peer may connect."""
 
@@ -160,7 +160,7 @@ class PortOpened:
     bound: Destination  # as the client was told
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StrangerTurnedAway:
     """Somebody else than the peer of a BIND has connected, and was closed."""
 
@@ -169,7 +169,7 @@ class StrangerTurnedAway:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerArrived:
     """The peer of a BIND has connected."""
 
@@ -179,7 +179,7 @@ class PeerArrived:
     seconds: float  # since the port was opened
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DatagramTarget:
     """
     A client has sent a datagram to where its association has not sent before.
@@ -198,7 +198,7 @@ class DatagramTarget:
     reason: str  # why a name that may be permitted leads nowhere; else empty
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DatagramsDropped:
     """An association has ended, and this many datagrams were not relayed; if any were not."""
 
@@ -206,7 +206,7 @@ class DatagramsDropped:
     counts: Mapping[Drop, int]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionClosed:
     """The end of a session, with all that its one canonical line and a replay need."""
 

@@ -7,10 +7,11 @@ Each takes values and returns a value or a Deferred; none takes a session.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from socket import socket
+from typing import TYPE_CHECKING, Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IConsumer,
@@ -21,6 +22,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
+
+from socksd.frozen import value
 
 if TYPE_CHECKING:
     from socksd.address import Destination, IPAddress
@@ -37,7 +40,7 @@ class IPrincipal(Interface):
     groups = Attribute("What the authenticator says the user belongs to: a frozenset of str.")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Accepted:
     """
     What became of a token.
@@ -131,7 +134,7 @@ class IResolver(Interface):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenPort:
     """
     A port of ours that waits for a connection.
@@ -232,6 +235,22 @@ class ISwitchboard(Interface):
     def forget(descriptor: int) -> None:
         """Tell no more; to be said before the socket is closed."""
 
+    def transport(
+        sock: socket, protocol: IProtocol, peer: IPv4Address | IPv6Address, true: int | None = None
+    ) -> IEndTransport:
+        """
+        Make the transport of a connected socket, for *protocol* to be given it.
+
+        *peer* is the other side's address, and *true* what its watcher has
+        heard last; ``None`` for a socket that is not watched yet. From now on
+        the transport is who is told.
+        """
+
+    def accepted(
+        sock: socket, protocol: IProtocol, client: tuple[Any, ...], *rest: object
+    ) -> IEndTransport:
+        """Make the transport of an accepted socket; the ``transport`` of a listening port."""
+
 
 class Drop(StrEnum):
     """Why a datagram was not relayed."""
@@ -277,7 +296,7 @@ class EndedBy(StrEnum):
     US = "us"  # abort() was called
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tally:
     """What a relay has carried, in octets, and how it ended."""
 

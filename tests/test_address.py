@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socksd.address import Destination, Host, IPAddress, embedded, normal_host, reached, unmapped
+from socksd.address import (
+    Destination,
+    Host,
+    IPAddress,
+    embedded,
+    normal_host,
+    parsed,
+    reached,
+    spelled,
+    unmapped,
+)
 from socksd.errors import AddressError
 from tests.spellings import SPELLINGS
 
@@ -191,3 +201,20 @@ def test_a_destination_shows_its_normal_form(host: str, text: str) -> None:
 )
 def test_what_an_address_may_stand_for(address: str, inside: list[str]) -> None:
     assert embedded(ip_address(address)) == tuple(map(ip_address, inside))
+
+
+@given(st.ip_addresses())
+def test_an_address_is_spelled_as_python_does(address: IPAddress) -> None:
+    """In the log, and in what an old log is compared with."""
+    assert spelled(address) == str(address)
+    assert Destination(address, 1).spelled_host == str(address)
+    assert Destination("a.example", 1).spelled_host == "a.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("fe80::1%eth0", "fe80::1")],
+)
+def test_what_the_socket_module_says_has_a_normal_form(text: str, address: str) -> None:
+    assert parsed(text) == ip_address(address)
+    assert parsed(text) is parsed(text)

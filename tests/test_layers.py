@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-VOCABULARY = ("codes", "errors", "address", "interfaces", "facts", "events")
+VOCABULARY = ("frozen", "codes", "errors", "address", "interfaces", "facts", "events")
 
 # What a room may import besides itself and the vocabulary.
 MAY_IMPORT = {

@@ -25,6 +25,7 @@ from twisted.internet.interfaces import (
 from socksd.admin.routes import IReactorControlled, IReactorScraped, Routes
 from socksd.app import autoconfig
 from socksd.app.answers import UNWRITTEN, Answers
+from socksd.app.collector import calm
 from socksd.app.config import JOURNALD, Config, Gssapi, Listener
 from socksd.app.endpoints import Opening, is_overheard, opened, opening, secured
 from socksd.app.measures import Measures
@@ -156,6 +157,7 @@ def assemble(
         gateway.beside.append(Part(notifier.start, notifier.stop))
         gateway.ends.append(notifier.stopping)
         reloader.begins, reloader.ends = notifier.reloading, notifier.ready
+    gateway.beside.append(Part(calm))
     common.watching.gateway = gateway
     answers = Answers(
         gateway,
@@ -272,7 +274,7 @@ def build(
     dialling: Callable[..., IStreamClientEndpoint] = (
         partial(tcp_endpoint, reactor, timeout=deadlines.connect)
         if board is None
-        else partial(DialEndpoint, reactor, board)
+        else partial(DialEndpoint, board)
     )
     listening_for_peers = Listening(config.bind.ports, config.bind.advertise)
     direct = partial(DirectEgress, reactor, deadlines.connect, listening=listening_for_peers)
@@ -320,7 +322,7 @@ def build(
         (rule.id, f"would {rule.action.value}" if rule.on_trial else rule.action.value)
         for rule in policy.rules
     )
-    return Generation(config, rules, entrances, runtime, tuple(parts))
+    return Generation(config, rules, entrances, runtime, tuple(parts), board)
 
 
 def _switchboard(reactor: IReactor, switched: bool) -> Part:

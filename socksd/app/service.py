@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any
 
 from twisted.application.service import Service
@@ -16,11 +17,13 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.task import deferLater
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 from socksd.app.config import Config
 from socksd.app.endpoints import opened
 from socksd.errors import ConfigError, Problem
+from socksd.interfaces import ISwitchboard
 from socksd.server.front import Front
 from socksd.server.protocol import Sessions, SocksFactory
 from socksd.server.runtime import Runtime
@@ -79,6 +82,7 @@ class Generation:
 
     Attributes:
         rules: The ids of the rules and what each does, in order.
+        board: Where accepted connections are watched, if not by the reactor.
     """
 
     config: Config
@@ -86,6 +90,7 @@ class Generation:
     entrances: tuple[Entrance, ...]
     runtime: Runtime
     parts: tuple[Part, ...]
+    board: ISwitchboard | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -134,7 +139,7 @@ class Gateway(Service):
         super().privilegedStartService()  # type: ignore[no-untyped-call]  # Twisted's
         for entrance in self.generation.entrances:
             try:
-                self.listeners.append(self._listen(entrance, self.generation.runtime))
+                self.listeners.append(self._listen(entrance, self.generation))
             except OSError as error:
                 raise CannotStart(f"socksd: {_reason(error)}") from error
 
@@ -266,7 +271,7 @@ class Gateway(Service):
                 opened.append(listener)
                 continue
             try:
-                fresh.append(self._listen(entrance, generation.runtime))
+                fresh.append(self._listen(entrance, generation))
                 opened.append(fresh[-1])
             except OSError as error:
                 problems.append(Problem("", _reason(error)))
@@ -275,15 +280,19 @@ class Gateway(Service):
             raise ConfigError(problems)
         return opened, fresh
 
-    def _listen(self, entrance: Entrance, runtime: Runtime) -> Listener:
+    def _listen(self, entrance: Entrance, generation: Generation) -> Listener:
         """
         Open one entrance.
 
         Raises:
             OSError: It cannot be, and why, by the listener's name.
         """
-        factory = SocksFactory(entrance.name, runtime, self.sessions, entrance.front)
+        factory = SocksFactory(entrance.name, generation.runtime, self.sessions, entrance.front)
         port = opened(entrance.endpoint, factory, f"listener {entrance.name!r}")
+        # A plain TCP port, and nothing (TLS, a PROXY header) between it and us.
+        if generation.board is not None and type(port) is Port and port.factory is factory:
+            port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # what is accepted has it, too
+            port.transport = generation.board.accepted  # type: ignore[assignment]  # called only
         self.sessions.door.guard(port)
         _log.info(
             "listening name={name} on {address}",

@@ -11,70 +11,31 @@ from __future__ import annotations
 from errno import EALREADY, EINPROGRESS
 from ipaddress import IPv4Address
 from os import strerror
-from socket import AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_STREAM, SOL_IP, socket
+from select import EPOLLOUT
+from socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_TCP,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_IP,
+    TCP_NODELAY,
+    socket,
+)
+from typing import Any
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address as TCP4Address
 from twisted.internet.address import IPv6Address as TCP6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IProtocol,
-    IProtocolFactory,
-    IReactorFDSet,
-    IStreamClientEndpoint,
-)
-from twisted.internet.tcp import Connection
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.address import IPAddress
+from socksd.address import IPAddress, spelled
 from socksd.interfaces import ISwitchboard, IWatched
 
-TCPAddress = TCP4Address | TCP6Address
-
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python has no name for it before 3.12
-
-
-class Dialled(Connection):
-    """
-    A transport that the reactor does not know of until somebody has it read or write.
-
-    So whoever takes its socket over at once, as a relay does, takes it from
-    nobody. In all else it is what Twisted's own are.
-    """
-
-    logstr = "Dialled"
-
-    def __init__(
-        self, sock: socket, protocol: IProtocol, reactor: IReactorFDSet, peer: TCPAddress
-    ) -> None:
-        super().__init__(sock, protocol, reactor)
-        self._peer = peer
-        self._told = False  # whether to read
-        self.connected = 1
-
-    def begin(self) -> None:
-        """Read, as a transport does, unless somebody has said already whether to."""
-        if not self._told:
-            self.startReading()
-
-    def startReading(self) -> None:
-        """Hear what arrives."""
-        self._told = True
-        super().startReading()  # type: ignore[no-untyped-call]  # Twisted's
-
-    def stopReading(self) -> None:
-        """Hear no more."""
-        self._told = True
-        super().stopReading()  # type: ignore[no-untyped-call]  # Twisted's
-
-    def getPeer(self) -> TCPAddress:
-        """Give the address that was dialled."""
-        return self._peer
-
-    def getHost(self) -> TCPAddress:
-        """Give our own side's address."""
-        return type(self._peer)("TCP", *self.socket.getsockname())
 
 
 @implementer(IStreamClientEndpoint)
@@ -91,13 +52,11 @@ class DialEndpoint:
 
     def __init__(
         self,
-        reactor: IReactorFDSet,
         board: ISwitchboard,
         address: IPAddress,
         port: int,
         source: IPAddress | None = None,
     ) -> None:
-        self._reactor = reactor
         self._board = board
         self._address = address
         self._port = port
@@ -110,10 +69,12 @@ class DialEndpoint:
         Fails with a ConnectError that has the errno, with NoProtocol, or with
         ConnectingCancelledError.
         """
-        ipv4 = isinstance(self._address, IPv4Address)
-        peer = (TCP4Address if ipv4 else TCP6Address)("TCP", str(self._address), self._port)
-        attempt = _Attempt(self._reactor, self._board, peer, factory)
-        attempt.begin(AF_INET if ipv4 else AF_INET6, self._source)
+        if isinstance(self._address, IPv4Address):
+            attempt = _Attempt(self._board, (spelled(self._address), self._port), factory)
+            attempt.begin(AF_INET, self._source)
+        else:
+            attempt = _Attempt(self._board, (str(self._address), self._port, 0, 0), factory)
+            attempt.begin(AF_INET6, self._source)
         return attempt.connected
 
 
@@ -121,19 +82,13 @@ class DialEndpoint:
 class _Attempt:
     """One connect(2), and what it comes to."""
 
-    def __init__(
-        self,
-        reactor: IReactorFDSet,
-        board: ISwitchboard,
-        peer: TCPAddress,
-        factory: IProtocolFactory,
-    ) -> None:
+    __slots__ = ("_board", "_factory", "_sock", "_to", "connected")
+
+    def __init__(self, board: ISwitchboard, to: tuple[Any, ...], factory: IProtocolFactory) -> None:
         self.connected: Deferred[IProtocol] = Deferred(self._cancel)
-        self._reactor = reactor
         self._board = board
-        self._peer = peer
+        self._to = to
         self._factory = factory
-        self._to = (peer.host, peer.port)
 
     def begin(self, family: int, source: IPAddress | None) -> None:
         try:
@@ -143,20 +98,28 @@ class _Attempt:
         except OSError as none:  # EMFILE, a kernel without IPv6, or a source that is not ours
             self.connected.errback(error.ConnectBindError(none.errno, none.strerror))
             return
+        # What has come in pieces is passed on in pieces: to wait for more (Nagle)
+        # would add the far side's delayed ACK to each.
+        self._sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         number = self._sock.connect_ex(self._to)
         if number == EINPROGRESS:
             self._board.watch(self._sock.fileno(), self)
+        elif number:
+            self._failed(number)
         else:
-            self._settle(number)
+            self._connected(None)
 
     def hear(self, events: int) -> None:
-        # Asking once more tells all: 0 when it is connected, EALREADY when it
-        # was not about us (a descriptor of the same number, closed a moment
-        # ago), else why it is not.
+        if events == EPOLLOUT:  # without an error or a hang-up beside it: connected
+            self._connected(events)
+            return
+        # Asking once more tells all: 0 when it is connected, else why it is not.
         number = self._sock.connect_ex(self._to)
-        if number != EALREADY:
+        if number == 0:
+            self._connected(events)
+        elif number != EALREADY:
             self._board.forget(self._sock.fileno())
-            self._settle(number)
+            self._failed(number)
 
     def fail(self, failure: Failure) -> None:
         if not self.connected.called:
@@ -166,23 +129,28 @@ class _Attempt:
     def _cancel(self, connected: Deferred[IProtocol]) -> None:
         self._board.forget(self._sock.fileno())
         self._sock.close()
-        connected.errback(error.ConnectingCancelledError(self._peer))
+        connected.errback(error.ConnectingCancelledError(self._peer()))
 
-    def _settle(self, number: int) -> None:
+    def _failed(self, number: int) -> None:
         """End as connect(2) has, with this errno."""
-        if number:
-            self._sock.close()
-            self.connected.errback(error.getConnectError((number, strerror(number))))
-            return
-        protocol = self._factory.buildProtocol(self._peer)
+        self._sock.close()
+        self.connected.errback(error.getConnectError((number, strerror(number))))
+
+    def _connected(self, true: int | None) -> None:
+        """Make the transport of a socket of which so much is *true*, if it is watched."""
+        peer = self._peer()
+        protocol = self._factory.buildProtocol(peer)
         if protocol is None:
+            if true is not None:
+                self._board.forget(self._sock.fileno())
             self._sock.close()
             self.connected.errback(error.NoProtocol())
             return
-        transport = Dialled(self._sock, protocol, self._reactor, self._peer)
-        protocol.makeConnection(transport)
+        protocol.makeConnection(self._board.transport(self._sock, protocol, peer, true))
         self.connected.callback(protocol)
-        transport.begin()
+
+    def _peer(self) -> TCP4Address | TCP6Address:
+        return (TCP4Address if len(self._to) == 2 else TCP6Address)("TCP", *self._to)
 
 
 def _bind(sock: socket, source: IPAddress) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import IPv4Address
+from typing import cast
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -59,7 +61,8 @@ class DirectEgress:
     Connect to the addresses that were judged, and to no other.
 
     Args:
-        timeout: Seconds until all addresses of a destination are given up.
+        timeout: Seconds until all addresses of a destination are given up; a
+            single one is left to the deadline of whoever waits, who cancels.
         endpoint_at: How to connect to an address, if not by Twisted's endpoints.
         listening: How to wait for a connection.
     """
@@ -92,6 +95,9 @@ class DirectEgress:
             return fail(Refused(ReplyCode.CONNECTION_REFUSED, "port 0 is no destination"))
         if not addresses:
             return fail(Refused(ReplyCode.HOST_UNREACHABLE, "no address to connect to"))
+        if len(addresses) == 1:  # nobody to race against
+            endpoint = self._endpoint_at(addresses[0], destination.port)
+            return endpoint.connect(factory).addErrback(_refused_by, addresses[0])
         tried = interleave(addresses)[:MOST_ADDRESSES]
         endpoints = [self._endpoint_at(address, destination.port) for address in tried]
         return race(endpoints, factory, self._reactor, self._timeout).addErrback(_refused, tried)
@@ -99,6 +105,12 @@ class DirectEgress:
     def listen(self, addresses: Sequence[IPAddress], factory: IProtocolFactory) -> OpenPort:
         """Listen where one of *addresses* would connect to; see IEgress."""
         return self._listening.open(self._reactor, addresses, factory)
+
+
+def _refused_by(failure: Failure, address: IPAddress) -> Failure:
+    if failure.check(ConnectingCancelledError):
+        raise CancelledError
+    raise refusal([(address, cast("BaseException", failure.value))])
 
 
 def _refused(failure: Failure, tried: Sequence[IPAddress]) -> Failure:

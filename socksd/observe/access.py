@@ -58,6 +58,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from socksd.address import spelled
 from socksd.events import Event, SessionClosed
 from socksd.observe import lines
 from socksd.observe.lines import COMMANDS
@@ -68,47 +69,57 @@ LOOK_EVERY: Final = 1.0  # seconds; whether the file is still there, or writable
 
 _LIKE_SPELLED = re.compile(r"\\(?=u(?:d[89a-f][0-9a-f]{2}|005c))")
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_string = json.encoder.encode_basestring_ascii  # what json.dumps() writes a string by
 
 
 def record(event: SessionClosed) -> str:
     """Write a session as one JSON object, without the newline."""
-    destination, address = event.destination, event.address
-    return _encode(
-        {
-            "time": _began(event),
-            "session": event.session,
-            "client": str(event.client),
-            "client_port": event.client_port,
-            "listener": event.listener,
-            "user": None if event.user is None else _scalars(event.user),
-            "userid": None if event.userid is None else _scalars(event.userid),
-            "command": None if event.command is None else COMMANDS[event.command],
-            "host": None if destination is None else str(destination.host),
-            "port": None if destination is None else destination.port,
-            "address": None if address is None else str(address),
-            "rule": event.rule,
-            "outcome": event.outcome,
-            "reply": event.reply,
-            "reason": _scalars(event.reason),
-            "up": event.up,
-            "down": event.down,
-            "seconds": round(event.seconds, 3),
-            "groups": sorted(map(_scalars, event.groups)),
-            "literal": None if destination is None else not isinstance(destination.host, str),
-            "asked": event.asked,
-            "verdict": None if event.verdict is None else event.verdict.value,
-            "reports": {each.rule: f"would_{each.verdict.value}" for each in event.reports},
-            "addresses": list(map(str, event.addresses)),
-            "unlisted": event.unlisted,
-            "certificate": event.certificate,
-        }
+    # As a rule's ``when`` rounds it, so that both are in the same minute.
+    began = datetime.fromtimestamp(event.started, UTC).isoformat(timespec="microseconds")
+    asked_for = '"command":null,"host":null,"port":null'
+    literal = "null"
+    if event.command is not None and event.destination is not None:
+        host, port = event.destination.spelled_host, event.destination.port
+        asked_for = f'"command":"{COMMANDS[event.command]}","host":"{host}","port":{port}'
+        literal = "false" if isinstance(event.destination.host, str) else "true"
+    groups = reports = addresses = ""
+    if event.groups:
+        groups = ",".join(map(_string, sorted(map(_scalars, event.groups))))
+    if event.reports:
+        reports = ",".join(
+            f'{_string(each.rule)}:"would_{each.verdict.value}"' for each in event.reports
+        )
+    if event.addresses:
+        addresses = ",".join(f'"{spelled(each)}"' for each in event.addresses)
+    # Written out, for that takes a third of what a dict and json.dumps() do, a tenth of
+    # a connection. What is not looked at for quotes is a number, a word of ours or a host.
+    return (
+        f'{{"time":"{began.removesuffix("+00:00")}Z","session":{event.session}'
+        f',"client":"{spelled(event.client)}","client_port":{event.client_port}'
+        f',"listener":{_string(event.listener)},"user":{_string_or_null(event.user)}'
+        f',"userid":{_string_or_null(event.userid)}'
+        f',{asked_for},"address":{_word(None if event.address is None else spelled(event.address))}'
+        f',"rule":{_string_or_null(event.rule)},"outcome":"{event.outcome}"'
+        f',"reply":{"null" if event.reply is None else int(event.reply)}'
+        f',"reason":{_string(_scalars(event.reason))},"up":{event.up},"down":{event.down}'
+        f',"seconds":{round(event.seconds, 3)!r},"groups":[{groups}],"literal":{literal}'
+        f',"asked":{_word(event.asked)},"verdict":{_word(event.verdict and event.verdict.value)}'
+        f',"reports":{{{reports}}},"addresses":[{addresses}],"unlisted":{event.unlisted}'
+        f',"certificate":{_word(event.certificate)}}}'
     )
 
 
 def text(event: SessionClosed) -> str:
     """Write a session as the log for people does, with the time before it."""
     return f"{_began(event)} {lines.session(event)}"
+
+
+def _string_or_null(text: str | None) -> str:
+    return "null" if text is None else _string(_scalars(text))
+
+
+def _word(text: str | None) -> str:
+    return "null" if text is None else f'"{text}"'
 
 
 class AccessLog:
@@ -130,6 +141,8 @@ class AccessLog:
     Attributes:
         lost: How many lines could not be written.
     """
+
+    hears = (SessionClosed,)
 
     def __init__(
         self, path: str, clock: IReactorTime, line: Callable[[SessionClosed], str] = record
@@ -243,4 +256,6 @@ def _scalars(text: str) -> str:
     """Spell surrogates out, and what would look like one; everything else is as it was."""
     if "\\" in text:
         text = _LIKE_SPELLED.sub(r"\\u005c", text)
+    if text.isascii():  # without a surrogate
+        return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

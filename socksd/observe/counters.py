@@ -46,6 +46,8 @@ class RuleCounters:
         hits: By rule id.
     """
 
+    hears = (SessionClosed,)
+
     def __init__(self, now: Callable[[], float]) -> None:
         self.hits: dict[str, Hits] = {}
         self._now = now

@@ -84,6 +84,8 @@ class Journal:
         lost: How many entries could not be sent.
     """
 
+    hears = (SessionClosed,)
+
     def __init__(self, path: str = SOCKET) -> None:
         self.lost = 0
         self._path = path

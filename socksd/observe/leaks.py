@@ -54,6 +54,8 @@ class Asked:
 class Leaks:
     """Count by client how many requests had an address where a name could be."""
 
+    hears = (SessionClosed,)
+
     def __init__(self) -> None:
         self._clients: OrderedDict[Caller, Asked] = OrderedDict()
 
@@ -66,12 +68,12 @@ class Leaks:
         if event.command is Command.UDP_ASSOCIATE:  # names where it sends from, if anything
             return
         caller = event.client, event.user
-        asked = self._clients.get(caller)
+        asked = self._clients.pop(caller, None)
         if asked is None:
-            asked = self._clients[caller] = Asked(event.started, event.started)
-            if len(self._clients) > CLIENTS:
+            asked = Asked(event.started, event.started)
+            if len(self._clients) >= CLIENTS:
                 self._clients.popitem(last=False)
-        self._clients.move_to_end(caller)
+        self._clients[caller] = asked  # the last of them now
         asked.last = max(asked.last, event.started)
         asked.count(event.destination)
 

@@ -25,9 +25,10 @@ from __future__ import annotations
 
 import json
 import re
+from ipaddress import IPv4Address
 from typing import Final
 
-from socksd.address import Destination, IPAddress
+from socksd.address import Destination, IPAddress, spelled
 from socksd.codes import Command
 from socksd.events import (
     DatagramsDropped,
@@ -66,24 +67,22 @@ def session(event: SessionClosed) -> str:
     nothing to explain. ``userid`` is what a client of SOCKS4 claims to be.
     ``up`` is octets from the client, ``down`` to it.
     """
-    fields = [
-        f"session {event.session} client={_endpoint(event.client, event.client_port)}",
-        f"user={word(event.user)}",
-    ]
+    userid = request = via = rule = reason = ""
     if event.userid:
-        fields.append(f"userid={word(event.userid)}")
+        userid = f" userid={word(event.userid)}"
     if event.command is not None and event.destination is not None:
-        fields.append(f"{COMMANDS[event.command]} {event.destination}")
+        request = f" {COMMANDS[event.command]} {event.destination}"
     if event.address is not None:
-        fields.append(f"via={event.address}")
+        via = f" via={spelled(event.address)}"
     if event.rule is not None:
-        fields.append(f"rule={word(event.rule)}")
-    fields.append(
-        f"outcome={event.outcome} up={event.up} down={event.down} seconds={event.seconds:.3f}"
-    )
+        rule = f" rule={word(event.rule)}"
     if event.reason:
-        fields.append(f"reason={json.dumps(event.reason)}")
-    return " ".join(fields)
+        reason = f" reason={json.dumps(event.reason)}"
+    return (
+        f"session {event.session} client={_endpoint(event.client, event.client_port)}"
+        f" user={word(event.user)}{userid}{request}{via}{rule} outcome={event.outcome}"
+        f" up={event.up} down={event.down} seconds={event.seconds:.3f}{reason}"
+    )
 
 
 def denied(event: Denied) -> str:
@@ -152,4 +151,5 @@ def _denied(
 
 
 def _endpoint(address: IPAddress, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    spelt = spelled(address)
+    return f"{spelt}:{port}" if isinstance(address, IPv4Address) else f"[{spelt}]:{port}"

@@ -19,6 +19,7 @@ from socksd.events import (
     StrangerTurnedAway,
 )
 from socksd.observe import lines
+from socksd.observe.textlog import TextLog
 
 _log = Logger("socksd")
 
@@ -43,8 +44,18 @@ class PeopleLog:
     send datagrams somewhere costs nothing, so those lines are not exempt.
     """
 
+    hears = (
+        DatagramsDropped,
+        DatagramTarget,
+        Denied,
+        LoginRefused,
+        SessionClosed,
+        StrangerTurnedAway,
+    )
+
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        self._text = TextLog(clock)
         self._said: Counter[str] = Counter()  # lines of each kind in this second
         self._second: IDelayedCall | None = None  # ends this second
         self._hint_from = clock.seconds()
@@ -69,6 +80,7 @@ class PeopleLog:
         if self._second is not None:
             self._second.cancel()
             self._second_over()
+        self._text.close()
 
     def _denied(self, event: Denied) -> None:
         if event.decision.log and self._may_say("denied"):
@@ -82,7 +94,7 @@ class PeopleLog:
             return
         reached = event.reply is ReplyCode.SUCCEEDED
         if reached or self._may_say(f"session outcome={event.outcome}"):
-            _log.info("{line}", line=lines.session(event))
+            self._text.info(lines.session(event))
 
     def _target(self, event: DatagramTarget) -> None:
         if not event.decision.log:

@@ -116,6 +116,7 @@ class Metrics:
     Attributes:
         up: Octets from clients to targets, in sessions that have ended,
         down: and octets from targets to clients.
+        hears: The kinds of events that are counted; it is told of no others.
         lag: How late the reactor was with what it had to do, see ReactorLag.
     """
 
@@ -139,12 +140,11 @@ class Metrics:
             ConnectFailed: self._connect_failed,
             SessionClosed: self._closed,
         }
+        self.hears = tuple(self._count)
 
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
-        count = self._count.get(type(event))
-        if count is not None:
-            count(event)
+        self._count[type(event)](event)
 
     def counting(self, make: Callable[..., IRelay]) -> Callable[..., IRelay]:
         """Give what makes the same relays, and counts of which kind they are."""

@@ -43,6 +43,8 @@ class Refusals:
     it was known who asks is nobody's, and not kept.
     """
 
+    hears = (Denied,)
+
     def __init__(self) -> None:
         self._callers: OrderedDict[Caller, deque[Refusal]] = OrderedDict()
 

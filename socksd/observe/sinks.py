@@ -111,6 +111,8 @@ class OutputLog:
         line: Writes a session, in ASCII and without the newline.
     """
 
+    hears = (SessionClosed,)
+
     def __init__(self, clock: IReactorTime, line: Callable[[SessionClosed], str]) -> None:
         self._clock = clock
         self._line = line

@@ -37,6 +37,8 @@ class Traffic:
             and down; those of the others it hears of as they close.
     """
 
+    hears = (SessionClosed,)
+
     def __init__(self, carried: Callable[[], tuple[int, int]]) -> None:
         self._carried = carried
         self._up = 0
@@ -71,6 +73,8 @@ class Traffic:
 
 class Denials:
     """The last refusals, and whoever wants to hear of the next ones."""
+
+    hears = (Denied,)
 
     def __init__(self) -> None:
         self._last: deque[Denied] = deque(maxlen=DENIALS)

@@ -1,10 +1,14 @@
 """
-Many sockets in one loop: an edge-triggered epoll, nested in the reactor's.
+Many sockets in one loop: an edge-triggered epoll beside the reactor's.
 
-The reactor sees one descriptor, this epoll's own, which is readable when
-something has happened to one of the sockets in it. Each is registered once and
-never modified, where a transport that is paused, resumed and written to takes
-an epoll_ctl(2), and the reactor's own road to a transport, for every step.
+Each socket is registered once and never modified, where a transport that is
+paused, resumed and written to takes an epoll_ctl(2), and the reactor's own
+road to a transport, for every step.
+
+Somebody has to wait for both epolls. Where the reactor has one, its descriptor
+is put into ours, and it is ours that is waited for; the reactor's turns, its
+delayed calls and its threads stay as they are. Where it has none, ours is the
+nested one: a reader of the reactor, readable when something has happened.
 """
 
 from __future__ import annotations
@@ -13,10 +17,13 @@ import select
 from collections import deque
 from contextlib import suppress
 from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from typing import Protocol
+from socket import socket
+from typing import Any, Protocol
 
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import (
     IDelayedCall,
+    IProtocol,
     IReactorFDSet,
     IReactorTime,
     IReadDescriptor,
@@ -26,6 +33,7 @@ from zope.interface import implementer
 
 from socksd.interfaces import ISwitchboard, IWatched
 from socksd.relay.pipes import Pipes, affordable
+from socksd.relay.switched import Switched, TCPAddress
 
 _ALL = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
 _EVENTS = 512  # taken off the epoll at once; the rest is there the next turn
@@ -71,6 +79,7 @@ class Switchboard:
     Watches sockets, gives bulk its turn, and tells the time.
 
     Attributes:
+        reactor: Whose events come to pass while we wait.
         now: The time of this turn. A clock read for each chunk would cost as
             much as the chunk's own bookkeeping.
         seconds: Gives the time where there is no turn.
@@ -92,7 +101,7 @@ class Switchboard:
             clock: For deadlines, if not by the reactor.
             pipes: For tests.
         """
-        self._reactor = reactor
+        self.reactor = reactor
         self._clock: IReactorTime = clock or reactor
         self.seconds = self._clock.seconds
         self._given = pipes
@@ -103,13 +112,23 @@ class Switchboard:
         self._hauls: deque[Hauling] = deque()
         self._again: IDelayedCall | None = None
         self._running = False
+        self._behind: int | None = None  # the reactor's epoll, if it is in ours
+        self._soon: dict[IWatched, None] = {}  # in order, and each once
+        self._fresh: set[int] = set()  # watched since the last look at the epoll
         self.kept = 0
 
     def start(self) -> None:
         """Begin; not before the process has forked, for the child would share the epoll."""
         self.pipes = self._given or Pipes(affordable())
         self._epoll = select.epoll()
-        self._reactor.addReader(self)
+        # Another switchboard, in tests, may be in front of the reactor already.
+        if isinstance(self.reactor, EPollReactor) and "doIteration" not in vars(self.reactor):
+            self._behind = self.reactor._poller.fileno()
+            self._epoll.register(self._behind, EPOLLIN)
+            self._iterate = self.reactor.doIteration
+            self.reactor.doIteration = self._turn  # type: ignore[method-assign]  # its one seam
+        else:
+            self.reactor.addReader(self)
         self._running = True
         self.now = self.seconds()
 
@@ -123,7 +142,10 @@ class Switchboard:
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        self._reactor.removeReader(self)
+        if self._behind is not None:
+            del self.reactor.doIteration  # type: ignore[attr-defined]  # ours, so the class's shows again
+        else:
+            self.reactor.removeReader(self)
         self._epoll.close()
         self.pipes.close()
 
@@ -133,11 +155,17 @@ class Switchboard:
         """Tell *watched* what happens to a socket, beginning with what is true now."""
         self._epoll.register(descriptor, _ALL)
         self._watched[descriptor] = watched
+        self._fresh.add(descriptor)
+
+    def hand_over(self, descriptor: int, watched: IWatched) -> None:
+        """Tell another from now on; what it has missed it has to be told by who was before."""
+        self._watched[descriptor] = watched
 
     def watch_reading(self, descriptor: int, watched: IWatched) -> None:
         """Tell *watched* for as long as there is something to read."""
         self._epoll.register(descriptor, EPOLLIN)
         self._watched[descriptor] = watched
+        self._fresh.add(descriptor)
 
     def forget(self, descriptor: int) -> None:
         """Tell no more."""
@@ -145,22 +173,33 @@ class Switchboard:
         with suppress(OSError):  # closed by somebody else, which takes it out as well
             self._epoll.unregister(descriptor)
 
+    def closing(self, descriptor: int) -> None:
+        """Tell no more of a socket that is about to be closed, which takes it out by itself."""
+        self._watched.pop(descriptor, None)
+
+    def soon(self, watched: IWatched) -> None:
+        """Have *watched* hear in the next turn, though nothing new may have happened."""
+        self._soon[watched] = None
+        self._go_on_soon()
+
+    def transport(
+        self, sock: socket, protocol: IProtocol, peer: TCPAddress, true: int | None = None
+    ) -> Switched:
+        """Make the transport of a connected socket; see :class:`Switched`."""
+        return Switched(self, sock, protocol, peer, true)
+
+    def accepted(
+        self, sock: socket, protocol: IProtocol, client: tuple[Any, ...], *rest: object
+    ) -> Switched:
+        """Make the transport of an accepted socket, as a listening port calls for one."""
+        sock.setblocking(False)
+        return Switched(self, sock, protocol, client)
+
     # -- what the reactor asks for (IReadDescriptor) -------------------------
 
     def doRead(self) -> None:
-        """Take a turn: what has happened, then some bulk."""
-        self.now = self.seconds()
-        for descriptor, events in self._epoll.poll(0, _EVENTS):
-            # Whoever came before in this turn may have had it closed, and even
-            # have opened another with its number, which then hears of what is
-            # not so. That is harmless: they look for themselves.
-            watched = self._watched.get(descriptor)
-            if watched is not None:
-                try:
-                    watched.hear(events)
-                except Exception:  # noqa: BLE001 -- a bug ends one line, and not all of them
-                    watched.fail(Failure())
-        self._haul()
+        """Take a turn, as the reactor's reader."""
+        self._turn(0)
 
     def fileno(self) -> int:
         """Give the epoll's own descriptor."""
@@ -173,6 +212,29 @@ class Switchboard:
     def connectionLost(self, reason: Failure) -> None:
         """Hear that the reactor has stopped."""
         self.stop()
+
+    # -- a turn --------------------------------------------------------------
+
+    def _turn(self, delay: float | None) -> None:
+        """Wait for *delay* seconds at most; then what has happened, and some bulk."""
+        if self._soon or self._hauls:
+            delay = 0
+        happened = self._epoll.poll(delay, _EVENTS)
+        self.now = self.seconds()
+        self._fresh.clear()
+        soon, self._soon = self._soon, {}
+        for descriptor, events in happened:
+            # Whoever came before in this turn may have had it closed, and even
+            # have opened another with its number, which this is not about.
+            watched = self._watched.get(descriptor)
+            if watched is not None and descriptor not in self._fresh:
+                _tell(watched, events)
+            elif descriptor == self._behind:
+                self._iterate(0)  # type: ignore[no-untyped-call]  # Twisted's
+        for watched in soon:
+            _tell(watched, 0)
+        if self._hauls:
+            self._haul()
 
     # -- bulk ----------------------------------------------------------------
 
@@ -197,8 +259,9 @@ class Switchboard:
             self._go_on_soon()
 
     def _go_on_soon(self) -> None:
-        if self._again is None:
-            self._again = self._reactor.callLater(0, self._go_on)
+        """Have a next turn at once; who waits in front of the reactor does not wait then."""
+        if self._behind is None and self._again is None:
+            self._again = self.reactor.callLater(0, self._go_on)
 
     def _go_on(self) -> None:
         self._again = None
@@ -234,3 +297,10 @@ class Switchboard:
         dues = [line.look(self.now) for line in tuple(self._lines)]
         if self._lines:
             self.due(max(min(dues), self.now + _PACE * len(self._lines)))
+
+
+def _tell(watched: IWatched, events: int) -> None:
+    try:
+        watched.hear(events)
+    except Exception:  # noqa: BLE001 -- a bug ends one connection, and not all of them
+        watched.fail(Failure())

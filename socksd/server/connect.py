@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Factory
 
-from socksd.address import Destination, IPAddress, unmapped
+from socksd.address import Destination, IPAddress, parsed
 from socksd.codes import Command, ReplyCode
 from socksd.errors import Refused
 from socksd.events import Connected, ConnectFailed, Resolved, ResolveFailed
@@ -45,7 +44,8 @@ async def connect(session: Session, request: Request) -> None:
     Raises:
         Refused: With what the client is to be told.
     """
-    if request.destination == WHY:
+    host = request.destination.host
+    if isinstance(host, str) and request.destination == WHY:
         why(session)
         return
     facts = session.facts.asking(Command.CONNECT, request.destination)
@@ -118,10 +118,11 @@ async def _dial(
         session.tell(ConnectFailed(session.number, refused.reply, refused.reason, seconds))
         raise
     address, _ = address_of(target.transport.getPeer())
-    if address not in permitted:
+    decision = permitted.get(address)
+    if decision is None:
         target.transport.abortConnection()
         raise RuntimeError(f"dialled {address}, which was not judged")
-    session.address, session.decision = address, permitted[address]
+    session.address, session.decision = address, decision
     session.tell(Connected(session.number, address, clock.seconds() - started))
     return target
 
@@ -169,4 +170,4 @@ def address_of(peer: IAddress) -> tuple[IPAddress, int]:
     """Give address and port of a TCP transport's side."""
     host: str = peer.host  # type: ignore[attr-defined]  # IPv4Address and IPv6Address have it
     port: int = peer.port  # type: ignore[attr-defined]  # and this
-    return unmapped(ip_address(host.partition("%")[0])), port
+    return parsed(host), port

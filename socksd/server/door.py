@@ -78,6 +78,7 @@ class Door:
         self._clock = clock
         self._descriptors = descriptors or Descriptors()
         self._ports: list[Listening] = []
+        self._limit = self._descriptors.limit()
         self._live = 0
         self._open = True
         self._said = -_SAY
@@ -122,11 +123,12 @@ class Door:
             self.look()
 
     def look(self) -> None:
-        """Judge by what is free now."""
+        """Judge by what is free now, and what the limit is now."""
+        self._limit = self._descriptors.limit()
         self._judge(self._descriptors.lowest_free())
 
     def _judge(self, descriptor: int) -> None:
-        limit = self._descriptors.limit()
+        limit = self._limit
         reserve = min(256, limit // 4)
         full = self.most is not None and self._live >= self.most
         self.overrun = full or descriptor >= limit - reserve // 2

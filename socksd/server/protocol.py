@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from twisted.internet.address import IPv4Address as TCP4Address
@@ -14,7 +14,7 @@ from twisted.internet.address import IPv6Address as TCP6Address
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 
-from socksd.address import IPAddress, unmapped
+from socksd.address import IPAddress, parsed
 from socksd.facts import Facts
 from socksd.interfaces import IEndTransport
 from socksd.server.door import Door
@@ -62,6 +62,7 @@ class SocksProtocol(End):
 
     factory: SocksFactory
     arrival: Arrival | None = None
+    peer: IAddress | None = None
 
     def connectionMade(self) -> None:
         """Begin a session."""
@@ -96,13 +97,14 @@ class SocksFactory(Factory[Protocol]):
             return self.front.protocol(self)
         protocol = SocksProtocol()
         protocol.factory = self
+        protocol.peer = addr
         return protocol
 
     def begin(self, end: SocksProtocol) -> Session:
         """Begin a session on a connection that has just been made."""
         if end.arrival is not None:
             return self.sessions.arrived(end, end.arrival)
-        client, port = client_of(end.transport.getPeer())
+        client, port = client_of(end.peer or end.transport.getPeer())
         facts = Facts(client, self.listener, time=time.time())
         return self.sessions.begin(end, self.runtime, facts, port)
 
@@ -190,12 +192,12 @@ class Sessions:
         return iter(tuple(self._live))
 
 
-def client_of(peer: IAddress) -> tuple[IPAddress, int]:
+def client_of(peer: IAddress | None) -> tuple[IPAddress, int]:
     """
     Give a peer's address in its normal form, and its port.
 
     A unix socket's peer is on this host by definition: the loopback, port 0.
     """
     if isinstance(peer, (TCP4Address, TCP6Address)):
-        return unmapped(ip_address(peer.host.partition("%")[0])), peer.port
+        return parsed(peer.host), peer.port
     return _THIS_HOST, 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -22,6 +22,7 @@ from socksd.interfaces import (
 )
 from socksd.server.dialogue import Dialogues
 from socksd.server.states import Deadlines
+from socksd.server.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Runtime:
         refusals: Writes the page of what a client at this address, with this
             user, has been refused; plain text instead of HTML where it is
             given ``True``.
+        waiting: Who waits for what of the deadlines, by their names.
     """
 
     clock: IReactorTime
@@ -64,3 +66,11 @@ class Runtime:
     refusals: Callable[[IPAddress, str | None, bool], str]
     routes: Mapping[str, IEgress] = field(default_factory=dict)
     limited: Mapping[str, Callable[[Facts, IEnd, IEnd], IRelay]] = field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        waiting = {
+            each.name: Waiting(self.clock, getattr(self.deadlines, each.name))
+            for each in fields(self.deadlines)
+        }
+        object.__setattr__(self, "waiting", waiting)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -35,6 +34,7 @@ from socksd.server.dialogue import IDialogue
 from socksd.server.protected import Protected
 from socksd.server.runtime import Runtime
 from socksd.server.states import DEADLINE, TRANSITIONS, State
+from socksd.server.waiting import Waiting
 from socksd.wire import socks4
 from socksd.wire.guess import wrong_version
 from socksd.wire.socks5 import Request
@@ -82,7 +82,6 @@ class Session:
 
     __slots__ = (
         "_asked",
-        "_deadline",
         "_forget",
         "_monotonic",
         "_outcome",
@@ -90,6 +89,7 @@ class Session:
         "_relay",
         "_reply",
         "_task",
+        "_waiting",
         "address",
         "client_port",
         "decision",
@@ -141,8 +141,10 @@ class Session:
         self._relay: IRelay | None = None
         self.overdue = False
         self._paused = False
-        self._deadline: IDelayedCall | None = None
-        self._arm(runtime.deadlines.handshake - waited)
+        self._waiting: Waiting | None = runtime.waiting["handshake"]
+        if waited:  # for a header or TLS: it has less time than others, and waits alone
+            self._waiting = Waiting(runtime.clock, runtime.deadlines.handshake - waited)
+        self._waiting.add(self)
         self.tell(SessionOpened(number, facts.client, client_port, facts.listener))
 
     # -- what the client's end tells us (ICarrier) ---------------------------
@@ -210,10 +212,8 @@ class Session:
             raise RuntimeError(f"no way from {self.state.name} to {state.name}")
         before, name = DEADLINE[self.state], DEADLINE[state]
         self.state = state
-        if name is None:
-            self._disarm()
-        elif name != before:
-            self._arm(getattr(self.runtime.deadlines, name))
+        if name != before:
+            self._wait_for(name)
 
     def ask(self, facts: Facts) -> Decision:
         """Ask the policy."""
@@ -468,8 +468,9 @@ class Session:
         if task is not None:
             task.cancel()
 
-    def _deadline_passed(self) -> None:
-        self._deadline = None
+    def time_is_up(self) -> None:
+        """Hear that the deadline has passed."""
+        self._waiting = None
         if self.state is State.CLOSING:
             self.end.transport.abortConnection()
         elif self._task is not None:
@@ -515,16 +516,13 @@ class Session:
         )
         self._forget(self)
 
-    def _arm(self, seconds: float) -> None:
-        if self._deadline is None:
-            self._deadline = self.runtime.clock.callLater(seconds, self._deadline_passed)
-        else:
-            self._deadline.reset(seconds)
-
-    def _disarm(self) -> None:
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None:
-            deadline.cancel()
+    def _wait_for(self, deadline: str | None) -> None:
+        """Wait under this deadline from now on, and no longer under another."""
+        if self._waiting is not None:
+            self._waiting.remove(self)
+        self._waiting = self.runtime.waiting[deadline] if deadline is not None else None
+        if self._waiting is not None:
+            self._waiting.add(self)
 
 
 def _userid(request: Request | None) -> str | None:

@@ -25,6 +25,9 @@ class State(Enum):
     CLOSING = "our last octets to leave, and the client to close"
     CLOSED = "nothing"
 
+    # Each is there once. Enum's own hashes the name in Python, for each look at a table.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:

@@ -36,6 +36,9 @@ class Turn(Enum):
     RELAY = auto()  # both: the reply was a success
     OVER = auto()  # nobody: it failed
 
+    # Each is there once. Enum's own hashes the name in Python, for each look at a table.
+    __hash__ = object.__hash__
+
 
 # What the client sends at its turns, and whose turn it is then.
 _CLIENT_MESSAGES: dict[Turn, tuple[type[Greeting | UsernamePassword | Request], Turn]] = {

@@ -8,13 +8,13 @@ Neither has an RFC: "SOCKS: A protocol for TCP proxy across firewalls" and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Self
 
 from socksd.address import Destination, Host
 from socksd.codes import Command, ReplyCode
 from socksd.errors import ProtocolError
+from socksd.frozen import value
 from socksd.wire import socks5
 
 VERSION = 4  # VN of a request
@@ -30,7 +30,7 @@ _GRANTED = 90
 _REJECTED = (91, 92, 93)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request(socks5.Request):
     """
     What the client wants done, and where; and who it says it is.
@@ -97,7 +97,7 @@ class Request(socks5.Request):
         return head + b"\0\0\0\1" + self.userid + b"\0" + str(host).encode("ascii") + b"\0"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """
     How the request ended, and the address bound for it.

@@ -9,13 +9,14 @@ can come of it, whatever else has arrived. ``encode`` is the way back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Self
 
 from socksd.address import Destination, Host, normal_host, unmapped
 from socksd.codes import VERSION, AddressType, Command, Method, ReplyCode
 from socksd.errors import AddressError, ProtocolError
+from socksd.frozen import value
 from socksd.wire.guess import wrong_version
 
 LOGIN_VERSION = 1  # VER of the sub-negotiation, RFC 1929 section 2
@@ -73,7 +74,7 @@ def write_destination(destination: Destination) -> bytes:
     return bytes((AddressType.DOMAINNAME,)) + _counted(host.encode("ascii")) + port
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Greeting:
     """
     The client's version identifier and method selection message.
@@ -110,7 +111,7 @@ class Greeting:
         return bytes((VERSION,)) + _counted(self.methods)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MethodSelection:
     """
     The server's choice among the methods offered.
@@ -143,7 +144,7 @@ class MethodSelection:
         return bytes((VERSION, self.method))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UsernamePassword:
     """
     The client's user name and password, any octets.
@@ -188,7 +189,7 @@ class UsernamePassword:
         return bytes((LOGIN_VERSION,)) + _counted(self.username) + _counted(self.password)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Status:
     """
     The server's answer to a login.
@@ -219,7 +220,7 @@ class Status:
         return bytes((LOGIN_VERSION, 0x00 if self.ok else 0x01))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """
     What the client wants done, and where.
@@ -262,7 +263,7 @@ class Request:
         return bytes((VERSION, self.command, 0)) + write_destination(self.destination)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """
     How the request ended, and the address bound for it.

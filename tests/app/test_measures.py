@@ -57,7 +57,7 @@ class Scene:
         self.reactor: Any = MemoryReactorClock()
         self.common = lasting(self.reactor)
         self.gateway = assemble(Source(), RULES, self.reactor, rolled_back=False)
-        for reloader in (p.start.__self__ for p in self.gateway.beside if p.start is not None):
+        for reloader in (getattr(p.start, "__self__", None) for p in self.gateway.beside):
             if isinstance(reloader, Reloader):
                 self.reloader = reloader
                 reloader._adopted(self.gateway.generation)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Port
+from twisted.internet.unix import Port as UNIXPort
 from zope.interface import implementer
 
 from socksd.app.config import Config, Limits, Server
@@ -113,6 +118,50 @@ def test_starting_listens_and_stopping_ends_every_session() -> None:
     (closed,) = scene.world.events.of(SessionClosed)
     assert closed.outcome is Outcome.STOPPED
     assert scene.clock.getDelayedCalls() == []
+
+
+class Options:
+    """A socket, as far as options are set."""
+
+    def __init__(self) -> None:
+        self.options: set[tuple[int, int, int]] = set()
+
+    def setsockopt(self, *option: int) -> None:
+        self.options.add(option)  # type: ignore[arg-type]  # three
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", 1080
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrapped", "switched"),
+    [
+        pytest.param(Port, False, True, id="plain TCP"),
+        pytest.param(Port, True, False, id="TLS or a PROXY header before us"),
+        pytest.param(UNIXPort, False, False, id="a unix socket"),
+    ],
+)
+def test_what_comes_to_a_plain_port_is_watched_by_the_switchboard(
+    kind: type[Port], wrapped: bool, switched: bool
+) -> None:
+    class Endpoint:
+        def listen(self, factory: Any) -> Deferred[Any]:
+            self.port = kind.__new__(kind)
+            self.port.factory = Factory() if wrapped else factory
+            self.port.socket = cast("Any", Options())
+            self.port.getHost = lambda: IPv4Address("TCP", "127.0.0.1", 1080)  # type: ignore[method-assign]
+            self.port.stopListening = lambda: succeed(None)  # type: ignore[method-assign]
+            return succeed(self.port)
+
+    scene, endpoint, board = Scene(FakePort()), Endpoint(), cast("Any", SimpleNamespace())
+    board.accepted = object()
+    entrance = Entrance("office", "tcp:1080", cast("Any", endpoint))
+    scene.gateway.generation = replace(scene.gateway.generation, entrances=(entrance,), board=board)
+    scene.gateway.privilegedStartService()
+    assert (endpoint.port.transport is board.accepted) is switched
+    no_delay = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    assert (no_delay in cast("Any", endpoint.port.socket).options) is switched
+    outcome(scene.gateway.stopService())
 
 
 def test_stopping_waits_for_sessions_whose_end_comes_later() -> None:

@@ -11,9 +11,11 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
-from typing import Any, cast
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from typing import Any
 
 import pytest
+from attr import astuple
 from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -21,20 +23,20 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IPushProducer,
-    IReactorFDSet,
     IStreamClientEndpoint,
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
+from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from socksd.egress.dial import DialEndpoint, Dialled
+from socksd.egress.dial import DialEndpoint
 from socksd.interfaces import ISwitchboard, IWatched
 from tests.egress.fakes import Target, TargetFactory
 from tests.fakes import outcome
+from tests.relay.hand import HandReactor
 
 
 @implementer(ISwitchboard)
@@ -43,6 +45,7 @@ class FakeBoard:
 
     def __init__(self) -> None:
         self.watched: dict[int, IWatched] = {}
+        self.made: list[tuple[int, int | None]] = []  # the sockets of transports; what is true
 
     def watch(self, descriptor: int, watched: IWatched) -> None:
         assert descriptor not in self.watched
@@ -52,25 +55,20 @@ class FakeBoard:
         os.fstat(descriptor)  # is still open
         del self.watched[descriptor]
 
-    def tell(self) -> None:
+    def transport(
+        self, sock: socket.socket, protocol: IProtocol, peer: Any, true: int | None = None
+    ) -> Server:
+        self.watched.pop(sock.fileno(), None)
+        self.made.append((sock.fileno(), true))
+        name = astuple(peer)[1:]
+        return Server(sock, protocol, name, None, 0, HandReactor())  # type: ignore[arg-type]  # as adoptStreamConnection() has it
+
+    def accepted(self, *_: object) -> Server:
+        raise NotImplementedError  # nobody is accepted here
+
+    def tell(self, events: int = EPOLLOUT) -> None:
         for watched in list(self.watched.values()):
-            watched.hear(0)
-
-
-class FDSet(Clock):
-    """A reactor's sets, and its clock."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reading: set[Any] = set()
-        self.writing: set[Any] = set()
-        self.addReader, self.removeReader = self.reading.add, self.reading.discard
-        self.addWriter, self.removeWriter = self.writing.add, self.writing.discard
-
-
-@pytest.fixture
-def reactor() -> IReactorFDSet:
-    return cast("IReactorFDSet", FDSet())
+            watched.hear(events)
 
 
 @pytest.fixture
@@ -90,7 +88,7 @@ Connect = Callable[..., Deferred[IProtocol]]
 
 
 @pytest.fixture
-def connect(reactor: IReactorFDSet, board: FakeBoard, listener: socket.socket) -> Iterator[Connect]:
+def connect(board: FakeBoard, listener: socket.socket) -> Iterator[Connect]:
     """Connect to the listener, or to another port."""
     made: list[Deferred[IProtocol]] = []
 
@@ -101,7 +99,7 @@ def connect(reactor: IReactorFDSet, board: FakeBoard, listener: socket.socket) -
         source: str | None = None,
     ) -> Deferred[IProtocol]:
         bound = ip_address(source) if source else None
-        endpoint = DialEndpoint(reactor, board, ip_address(address), port, bound)
+        endpoint = DialEndpoint(board, ip_address(address), port, bound)
         made.append(endpoint.connect(factory or TargetFactory()))
         return made[-1]
 
@@ -114,18 +112,18 @@ def connect(reactor: IReactorFDSet, board: FakeBoard, listener: socket.socket) -
 GONE = Failure(error.ConnectionDone())
 
 
-def transport_of(connected: Deferred[IProtocol]) -> Dialled:
+def transport_of(connected: Deferred[IProtocol]) -> Server:
     kept: list[IProtocol] = []
     connected.addCallback(lambda protocol: kept.append(protocol) or protocol)
     (protocol,) = kept
     assert isinstance(protocol, Target)
     transport = protocol.transport
-    assert isinstance(transport, Dialled)
+    assert isinstance(transport, Server)
     return transport
 
 
-def test_it_is_an_endpoint(reactor: IReactorFDSet, board: FakeBoard) -> None:
-    endpoint = DialEndpoint(reactor, board, ip_address("127.0.0.1"), 1)
+def test_it_is_an_endpoint(board: FakeBoard) -> None:
+    endpoint = DialEndpoint(board, ip_address("127.0.0.1"), 1)
     assert verifyObject(IStreamClientEndpoint, endpoint)
 
 
@@ -138,10 +136,30 @@ def test_it_tells_when_it_is_connected_and_not_before(
     assert verifyObject(IWatched, attempt)
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "connect_ex", lambda *_: errno.EALREADY)
-        board.tell()
+        board.tell(0)
         assert not connecting.called
     board.tell()
     assert transport_of(connecting).connected
+
+
+def test_it_asks_where_more_is_told_than_that_it_may_write(
+    connect: Connect, board: FakeBoard
+) -> None:
+    """A target that speaks first, or has said all already."""
+    connecting = connect()
+    board.tell(EPOLLIN | EPOLLOUT)
+    assert transport_of(connecting).connected
+    assert board.made[0][1] == EPOLLIN | EPOLLOUT
+
+
+def test_its_watcher_is_replaced_by_the_transport_which_learns_what_is_true(
+    connect: Connect, board: FakeBoard
+) -> None:
+    connecting = connect()
+    (descriptor,) = board.watched
+    board.tell()
+    assert board.made == [(descriptor, EPOLLOUT)]
+    transport_of(connecting)
 
 
 def test_the_result_is_the_connected_protocol_of_the_factory(
@@ -157,10 +175,8 @@ def test_the_result_is_the_connected_protocol_of_the_factory(
         peer, host = transport.getPeer(), transport.getHost()
         assert (peer.host, peer.port) == listener.getsockname()
         assert (host.host, host.port) == there.getpeername()
-        assert transport.logPrefix() == "Dialled"
-        transport.write(b"hello")
-        transport.doWrite()
-        assert there.recv(10) == b"hello"
+        assert transport.protocol is outcome(connecting)
+        assert transport.getTcpNoDelay()
 
 
 def test_connected_at_once_it_needs_nobody_to_watch(
@@ -174,6 +190,7 @@ def test_connected_at_once_it_needs_nobody_to_watch(
     monkeypatch.setattr(socket.socket, "connect_ex", at_once)
     assert transport_of(connect()).connected
     assert not board.watched
+    assert board.made[0][1] is None
 
 
 def test_ipv6_is_dialled_as_such(connect: Connect, board: FakeBoard) -> None:
@@ -239,64 +256,6 @@ def test_a_source_that_is_not_ours_fails_with_that_errno(connect: Connect) -> No
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-# -- whether it reads ---------------------------------------------------------
-
-
-class Doing(Factory[Target]):
-    """A factory whose protocols do something as soon as they are connected."""
-
-    def __init__(self, action: Callable[[Any], object]) -> None:
-        self.action = action
-
-    def buildProtocol(self, addr: object) -> Target:
-        action = self.action
-
-        class Doer(Target):
-            def connectionMade(self) -> None:
-                action(self.transport)
-
-        return Doer()
-
-
-def test_it_reads_from_the_beginning(connect: Connect, board: FakeBoard, reactor: FDSet) -> None:
-    connecting = connect()
-    board.tell()
-    assert reactor.reading == {transport_of(connecting)}
-
-
-@pytest.mark.parametrize("call", ["stopReading", "pauseProducing"])
-def test_whoever_takes_it_over_need_not_take_it_from_the_reactor(
-    connect: Connect, board: FakeBoard, reactor: FDSet, call: str
-) -> None:
-    connecting = connect()
-    connecting.addCallback(lambda p: getattr(p.transport, call)() or p)
-    board.tell()
-    transport = transport_of(connecting)
-    assert not reactor.reading
-    transport.resumeProducing()
-    assert reactor.reading == {transport}
-
-
-def test_paused_as_soon_as_it_is_connected_it_does_not_read(
-    connect: Connect, board: FakeBoard, reactor: FDSet
-) -> None:
-    connecting = connect(Doing(lambda transport: transport.pauseProducing()))
-    board.tell()
-    transport_of(connecting)
-    assert not reactor.reading
-
-
-def test_lost_as_soon_as_it_is_connected_it_does_not_read(
-    connect: Connect, board: FakeBoard, reactor: FDSet
-) -> None:
-    lost = []
-    connecting = connect()
-    connecting.addCallback(lambda p: lost.append(p.transport.connectionLost(GONE)))
-    board.tell()
-    assert lost
-    assert not reactor.reading
-
-
 # -- what fails ---------------------------------------------------------------
 
 
@@ -310,7 +269,7 @@ def test_a_refused_connection_has_its_errno(connect: Connect, board: FakeBoard) 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         connecting = connect(port=probe.getsockname()[1])
-        board.tell()
+        board.tell(EPOLLOUT | EPOLLERR | EPOLLHUP)
     failed = failure_of(connecting)
     assert isinstance(failed, error.ConnectionRefusedError)
     assert failed.osError == errno.ECONNREFUSED
@@ -364,6 +323,13 @@ def test_a_factory_may_make_no_protocol(
     there, _ = listener.accept()
     with there:
         assert there.recv(1) == b""
+
+
+def test_a_factory_may_make_no_protocol_at_once(
+    connect: Connect, board: FakeBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: 0)
+    assert isinstance(failure_of(connect(Nobody())), error.NoProtocol)
 
 
 def test_a_bug_is_told_to_whom_waits(connect: Connect, board: FakeBoard) -> None:

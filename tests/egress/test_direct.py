@@ -112,6 +112,19 @@ def test_cancelling_leaves_nothing() -> None:
     assert connectors_gone(reactor)
 
 
+def test_one_address_is_no_race_and_cancelling_leaves_nothing() -> None:
+    """Its deadline is that of whoever waits."""
+    reactor, direct = egress()
+    connecting = direct.connect(WEB, [ip_address("192.0.2.1")], TargetFactory())
+    reactor.pump([ATTEMPT_DELAY] * 3)
+    assert len(reactor.tcpClients) == 1
+    connecting.cancel()
+    with pytest.raises(CancelledError):
+        outcome(connecting)
+    assert not reactor.getDelayedCalls()
+    assert connectors_gone(reactor)
+
+
 def test_port_0_is_refused_without_a_packet() -> None:
     reactor, direct = egress()
     to_port_0 = Destination("web.example", 0)

@@ -78,7 +78,7 @@ def direct(request: pytest.FixtureRequest) -> Iterator[DirectEgress]:
         return
     board = Switchboard(reactor)
     board.start()
-    yield DirectEgress(reactor, 5.0, partial(DialEndpoint, reactor, board))
+    yield DirectEgress(reactor, 5.0, partial(DialEndpoint, board))
     board.stop()
 
 

@@ -142,7 +142,7 @@ def test_curl_is_asked_for_a_login(
         gateway.logged(r"login failed client=127\.0\.0\.1 port=\d+ user=alice reason=")
         gateway.logged("session .*user=alice outcome=login-failed")
     else:
-        gateway.logged("session .*user=- outcome=client-left .*waiting for user name")
+        gateway.logged("session .*user=- outcome=client-left .*waiting for the login")
     assert not re.search(rf":{http.port}\b", gateway.log())
     assert "wrong@" not in gateway.log()
 

@@ -134,6 +134,8 @@ anonymous = ["127.0.0.1/32"]
 via = "dns:127.0.0.1:{server.port}"
 [guard]
 never = "nothing"
+[deadlines]
+bind = "1s"  # who half-closes behind early data may still wait for a peer
 [[rule]]
 id = "echo"
 action = "allow"

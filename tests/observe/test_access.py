@@ -45,6 +45,19 @@ def events() -> Iterator[list[LogEvent]]:
         yield cast("list[LogEvent]", captured)
 
 
+def test_what_there_was_not_is_null_or_empty() -> None:
+    """A client that has left at once."""
+    left = replace(
+        SERVED, user=None, command=None, destination=None, address=None, rule=None, reply=None,
+        groups=frozenset(), asked=None, verdict=None, reports=(), addresses=(),
+    )  # fmt: skip
+    written = json.loads(record(left))
+    assert list(written) == list(json.loads(record(SERVED)))
+    for key in ("user", "command", "host", "port", "address", "rule", "reply", "literal", "asked"):
+        assert written[key] is None
+    assert (written["groups"], written["reports"], written["addresses"]) == ([], {}, [])
+
+
 class Kernel:
     """write(2), with limited room in what is written to."""
 

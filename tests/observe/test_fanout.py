@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import inspect
 from ipaddress import IPv4Address
-from typing import Any
+from typing import Any, get_args
 
 from twisted.logger import capturedLogs, formatEvent
 
 from socksd.events import Event, Resolved, SessionOpened
+from socksd.observe.access import AccessLog
+from socksd.observe.counters import RuleCounters
 from socksd.observe.fanout import observers
+from socksd.observe.leaks import Leaks
+from socksd.observe.log import PeopleLog
+from socksd.observe.refusals import Refusals
 from tests.fakes import Recorder
 
 OPENED = SessionOpened(1, IPv4Address("127.0.0.1"), 40000, "local")
@@ -32,6 +38,26 @@ def test_every_observer_hears_every_event() -> None:
     tell(OPENED)
     tell(RESOLVED)
     assert one.events == other.events == [OPENED, RESOLVED]
+
+
+def test_one_that_says_what_it_hears_hears_nothing_else() -> None:
+    class Picky(Recorder):
+        hears = (Resolved,)
+
+    picky, other = Picky(), Recorder()
+    tell = observers(picky, other)
+    tell(OPENED)
+    tell(RESOLVED)
+    assert picky.events == [RESOLVED]
+    assert other.events == [OPENED, RESOLVED]
+
+
+def test_ours_hear_all_that_they_look_at() -> None:
+    """What an observer says it hears is what its __call__ asks for."""
+    for kind in (PeopleLog, AccessLog, Leaks, RuleCounters, Refusals):
+        source = inspect.getsource(kind.__call__)
+        looked_at = {each for each in get_args(Event) if each.__name__ in source}
+        assert set(kind.hears) == looked_at, kind
 
 
 def test_one_that_fails_stops_neither_the_others_nor_the_session(

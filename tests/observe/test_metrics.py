@@ -22,8 +22,10 @@ from socksd.events import (
     RequestReceived,
     Resolved,
     ResolveFailed,
+    SessionClosed,
     SessionOpened,
 )
+from socksd.observe.fanout import observers
 from socksd.observe.metrics import (
     BOUNDS,
     LAG_EVERY,
@@ -124,10 +126,11 @@ def test_octets_of_sessions_that_have_ended_are_added_up() -> None:
     assert (metrics.up, metrics.down) == (2 * SERVED.up, 2 * SERVED.down)
 
 
-def test_what_is_not_counted_changes_nothing() -> None:
+def test_it_is_told_of_what_it_counts_and_of_nothing_else() -> None:
     metrics = Metrics()
+    assert SessionClosed in metrics.hears
     before = list(metrics.families())
-    metrics(SessionOpened(1, CLIENT, 1, "office"))
+    observers(metrics)(SessionOpened(1, CLIENT, 1, "office"))
     assert list(metrics.families()) == before
 
 

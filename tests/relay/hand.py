@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Server
@@ -86,7 +85,8 @@ def pair(buffer: int | None = None) -> tuple[socket.socket, socket.socket]:
 class Board:
     """A switchboard, and the lines on it."""
 
-    def __init__(self, pipes: int = 4) -> None:
+    def __init__(self, pipes: int = 4, *, switched: bool = False) -> None:
+        self.switched = switched
         self.reactor = HandReactor()
         self.pipes = Pipes(pipes)
         self.switchboard = Switchboard(self.reactor, pipes=self.pipes)
@@ -97,9 +97,13 @@ class Board:
         """Give an end, and its far side."""
         near, far = connect() if connect else pair(buffer)
         end = End()
-        address = IPv4Address("TCP", "127.0.0.1", 1)
-        transport = Server(near, end, (address.host, 1), None, 0, self.reactor)  # type: ignore[arg-type]  # as adoptStreamConnection() has it
-        end.makeConnection(transport)
+        peer = "127.0.0.1", 1
+        if self.switched:
+            end.makeConnection(self.switchboard.accepted(near, end, peer))
+            self.switchboard.doRead()  # it knows what is true
+        else:
+            transport = Server(near, end, peer, None, 0, self.reactor)  # type: ignore[arg-type]  # as adoptStreamConnection() has it
+            end.makeConnection(transport)
         return end, Far(far)
 
     def join(
@@ -163,9 +167,9 @@ class Joined:
 
 
 @contextmanager
-def board(pipes: int = 4) -> Iterator[Board]:
-    """A switchboard of which nothing is left."""
-    made = Board(pipes)
+def board(pipes: int = 4, *, switched: bool = False) -> Iterator[Board]:
+    """A switchboard of which nothing is left; *switched*: the transports are its own."""
+    made = Board(pipes, switched=switched)
     try:
         yield made
     finally:

@@ -23,7 +23,7 @@ from contextlib import (
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_twisted
@@ -35,6 +35,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface.verify import verifyObject
 
@@ -121,6 +122,32 @@ def throttled_lines(budget: Budget | None = None, *, pipes: int = 4) -> Iterator
         board.stop()
 
 
+def moved(end: IEnd, board: Switchboard) -> None:
+    """Give an end that nobody carries yet a transport of the switchboard's."""
+    before: Any = end.transport
+    if isinstance(before, Connection) and not before.TLS:
+        before.stopReading()  # type: ignore[no-untyped-call]  # Twisted's
+        sock = socket.socket(fileno=before.socket.detach())
+        end.transport = board.transport(sock, cast("End", end), before.getPeer())
+
+
+@contextmanager
+def switched_lines() -> Iterator[RelayFactory]:
+    """Lines between transports that are on their switchboard already, as most are."""
+    boards = []
+
+    def line(client: IEnd, target: IEnd, clock: IReactorTime, idle: float, linger: float) -> IRelay:
+        boards.append(Switchboard(reactor, clock, Pipes(4)))
+        boards[-1].start()
+        for end in (client, target):
+            moved(end, boards[-1])
+        return Line(boards[-1], client, target, idle, linger)
+
+    yield line
+    for board in boards:
+        board.stop()
+
+
 Throttled = Callable[..., AbstractContextManager[RelayFactory]]
 
 THROTTLED: dict[str, Throttled] = {
@@ -131,6 +158,7 @@ THROTTLED: dict[str, Throttled] = {
 RELAYS: dict[str, Callable[[], AbstractContextManager[RelayFactory]]] = {
     "pump": pumps,
     "pump over TLS": pumps_over_tls,
+    "line between switched transports": switched_lines,
     "line": lines,
     "line without a pipe": partial(lines, pipes=0),
     **THROTTLED,

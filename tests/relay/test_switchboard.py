@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 from select import EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import cast
 
 import pytest
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -222,6 +225,165 @@ def test_many_sockets_are_heard_in_a_few_turns(board: Switchboard, pairs: Pairs)
     board.doRead()
     board.doRead()
     assert all(ear.heard for ear in ears)
+
+
+def test_a_new_socket_does_not_hear_what_became_true_of_the_last_with_its_number(
+    board: Switchboard, pairs: Pairs
+) -> None:
+    """To a connection that is being made, "writable" would mean that it is."""
+    (one, _), (other, _), (fresh, _) = pairs(), pairs(), pairs()
+    ears = [Ear(), Ear()]
+    late = Ear()
+
+    def replace_the_other() -> None:
+        for ear, sock in zip(ears, (one, other), strict=True):
+            if not ear.heard:
+                number = sock.fileno()
+                board.forget(number)
+                os.dup2(fresh.fileno(), number)
+                board.watch(number, late)
+
+    for ear, sock in zip(ears, (one, other), strict=True):
+        ear.then = replace_the_other
+        board.watch(sock.fileno(), ear)
+    board.doRead()
+    assert sorted(len(ear.heard) for ear in ears) == [0, 1]
+    assert not late.heard
+    board.doRead()
+    assert late.heard == [EPOLLOUT]
+
+
+def test_another_may_take_a_watch_over(board: Switchboard, pairs: Pairs) -> None:
+    near, far = pairs()
+    before, after = Ear(), Ear()
+    board.watch(near.fileno(), before)
+    board.doRead()
+    board.hand_over(near.fileno(), after)
+    far.send(b"x")
+    board.doRead()
+    assert (len(before.heard), len(after.heard)) == (1, 1)
+
+
+def test_closing_a_socket_needs_no_more_than_a_word(board: Switchboard, pairs: Pairs) -> None:
+    near, _ = pairs()
+    ear = Ear()
+    board.watch(near.fileno(), ear)
+    board.closing(near.fileno())
+    board.closing(near.fileno())
+    board.doRead()
+    assert not ear.heard
+
+
+def test_soon_is_the_next_turn_and_once(
+    board: Switchboard, reactor: HandReactor, pairs: Pairs
+) -> None:
+    ear = Ear()
+    ear.then = lambda: board.soon(ear) if len(ear.heard) < 3 else None
+    board.soon(ear)
+    board.soon(ear)
+    assert not ear.heard
+    reactor.turn()
+    assert ear.heard == [0]
+    reactor.turn()
+    reactor.turn()
+    reactor.turn()
+    assert ear.heard == [0, 0, 0]
+
+
+# -- in front of the reactor --------------------------------------------------
+
+
+@pytest.fixture
+def epolls(pairs: Pairs) -> Iterator[EPollReactor]:
+    """A reactor that has an epoll of its own; it is gone before its sockets are."""
+    made = EPollReactor()
+    yield made
+    for reader in made.removeAll():
+        reader.connectionLost(Failure(Exception()))
+    for internal in made._internalReaders:
+        internal.connectionLost(Failure(Exception()))
+    made._poller.close()
+
+
+class Reader:
+    """A reader of the reactor's."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.read = b""
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def doRead(self) -> None:
+        self.read += self.sock.recv(100)
+
+    def logPrefix(self) -> str:
+        return "reader"
+
+    def connectionLost(self, reason: Failure) -> None:
+        pass
+
+
+def test_in_front_of_the_reactor_one_wait_is_for_both(epolls: EPollReactor, pairs: Pairs) -> None:
+    board = Switchboard(epolls)
+    board.start()
+    assert board not in epolls.getReaders()
+    (near, _), (theirs, theirs_far) = pairs(), pairs()
+    ear, reader = Ear(), Reader(theirs)
+    epolls.addReader(reader)
+    board.watch(near.fileno(), ear)
+    epolls.doIteration(10)
+    assert (ear.heard, reader.read) == ([EPOLLOUT], b"")
+    theirs_far.send(b"x")
+    epolls.doIteration(10)
+    assert (len(ear.heard), reader.read) == (1, b"x")
+    board.stop()
+    theirs_far.send(b"y")
+    epolls.doIteration(10)
+    assert reader.read == b"xy"
+
+
+def test_in_front_of_the_reactor_it_does_not_wait_while_there_is_work(
+    epolls: EPollReactor,
+) -> None:
+    board = Switchboard(epolls)
+    board.start()
+    load = Load(board, 20 * MIB, [])
+    ear = Ear()
+    board.soon(ear)
+    before = time.monotonic()
+    for _ in range(3):
+        epolls.doIteration(5)
+    assert time.monotonic() - before < 5
+    assert (load.left, ear.heard) == (0, [0])
+    assert not epolls.getDelayedCalls()
+    board.stop()
+
+
+def test_what_the_reactor_does_may_end_it(epolls: EPollReactor, pairs: Pairs) -> None:
+    board = Switchboard(epolls)
+    board.start()
+    theirs, far = pairs()
+    reader = Reader(theirs)
+    reader.doRead = board.stop  # type: ignore[method-assign]
+    epolls.addReader(reader)
+    far.send(b"x")
+    epolls.doIteration(10)
+    assert "doIteration" not in vars(epolls)
+
+
+def test_only_one_is_in_front(epolls: EPollReactor, pairs: Pairs) -> None:
+    first, second = Switchboard(epolls), Switchboard(epolls)
+    first.start()
+    second.start()
+    assert second in epolls.getReaders()
+    ear = Ear()
+    second.watch(pairs()[0].fileno(), ear)
+    epolls.doIteration(10)
+    assert ear.heard == [EPOLLOUT]
+    second.stop()
+    first.stop()
 
 
 # -- bulk ---------------------------------------------------------------------
