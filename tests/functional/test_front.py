@@ -268,6 +268,7 @@ def test_haproxy_says_who_the_client_is_and_its_checks_leave_no_line(
     sessions = gateway.sessions(2)
     assert [each["client"] for each in sessions] == ["127.0.0.7", "127.0.0.8"]
     assert {each["outcome"] for each in sessions} == {"served"}
+    gateway.logged("session 2 ")  # lines of sessions wait a moment for others
     assert gateway.log().count("session ") == 2
     assert not re.search("warn|error|critical", gateway.log())
 
