@@ -126,8 +126,8 @@ class Switched(Connection):
         if self._reading and self.true & READABLE:
             why = self.doRead()
             if why is not None:
+                # What waits to be written still goes: the other side may read on.
                 self._ended(why, reading=True)
-                return
         if self._writing and self.true & EPOLLOUT:
             why = self.doWrite()  # type: ignore[no-untyped-call]  # Twisted's
             if why is not None:

@@ -132,6 +132,23 @@ def moved(end: IEnd, board: Switchboard) -> None:
 
 
 @contextmanager
+def switched_pumps() -> Iterator[RelayFactory]:
+    """Pumps between such transports: what forwards HTTP, or protects by GSS-API."""
+    boards = []
+
+    def pump(client: IEnd, target: IEnd, clock: IReactorTime, idle: float, linger: float) -> IRelay:
+        boards.append(Switchboard(reactor, clock, Pipes(4)))
+        boards[-1].start()
+        for end in (client, target):
+            moved(end, boards[-1])
+        return Pump(client, target, clock, idle, linger)
+
+    yield pump
+    for board in boards:
+        board.stop()
+
+
+@contextmanager
 def switched_lines() -> Iterator[RelayFactory]:
     """Lines between transports that are on their switchboard already, as most are."""
     boards = []
@@ -158,6 +175,7 @@ THROTTLED: dict[str, Throttled] = {
 RELAYS: dict[str, Callable[[], AbstractContextManager[RelayFactory]]] = {
     "pump": pumps,
     "pump over TLS": pumps_over_tls,
+    "pump between switched transports": switched_pumps,
     "line between switched transports": switched_lines,
     "line": lines,
     "line without a pipe": partial(lines, pipes=0),
