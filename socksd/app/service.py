@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any
 
@@ -17,7 +18,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.task import deferLater
-from twisted.internet.tcp import Port
+from twisted.internet.tcp import Port, Server
 from twisted.logger import Logger
 
 from socksd.app.config import Config
@@ -289,10 +290,10 @@ class Gateway(Service):
         """
         factory = SocksFactory(entrance.name, generation.runtime, self.sessions, entrance.front)
         port = opened(entrance.endpoint, factory, f"listener {entrance.name!r}")
-        # A plain TCP port, and nothing (TLS, a PROXY header) between it and us.
+        # A plain TCP port, of Twisted's own making.
         if generation.board is not None and type(port) is Port and port.factory is factory:
             port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # what is accepted has it, too
-            port.transport = generation.board.accepted  # type: ignore[assignment]  # called only
+            port.transport = partial(_accepted, factory, generation.board)  # type: ignore[assignment]  # called only
         self.sessions.door.guard(port)
         _log.info(
             "listening name={name} on {address}",
@@ -318,6 +319,19 @@ class Gateway(Service):
                 for part in reversed(gone.parts):
                     if part not in needed and part.stop is not None:
                         _run(part.stop)
+
+
+def _accepted(factory: SocksFactory, board: ISwitchboard, *accepted: Any) -> object:
+    """
+    Make the transport of an accepted socket; called as Port calls its ``transport``.
+
+    Only where nothing (TLS, a PROXY header) stands between it and a session is
+    that the switchboard's: below TLS, contract tests say, the last octets of
+    a client that closes at once may be lost there. Asked for each connection,
+    for a reload may put something in between.
+    """
+    make = board.accepted if factory.front is None else Server
+    return make(*accepted)
 
 
 def _run(stop: Callable[[], object]) -> Deferred[Any]:

@@ -142,8 +142,10 @@ class Options:
     ],
 )
 def test_what_comes_to_a_plain_port_is_watched_by_the_switchboard(
-    kind: type[Port], wrapped: bool, switched: bool
+    kind: type[Port], wrapped: bool, switched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """But what TLS or a PROXY header stands before is the reactor's, from one to the next."""
+
     class Endpoint:
         def listen(self, factory: Any) -> Deferred[Any]:
             self.port = kind.__new__(kind)
@@ -154,11 +156,20 @@ def test_what_comes_to_a_plain_port_is_watched_by_the_switchboard(
             return succeed(self.port)
 
     scene, endpoint, board = Scene(FakePort()), Endpoint(), cast("Any", SimpleNamespace())
-    board.accepted = object()
+    board.accepted = lambda *accepted: ("switched", *accepted)
+    monkeypatch.setattr("socksd.app.service.Server", lambda *accepted: ("reactor's", *accepted))
     entrance = Entrance("office", "tcp:1080", cast("Any", endpoint))
     scene.gateway.generation = replace(scene.gateway.generation, entrances=(entrance,), board=board)
     scene.gateway.privilegedStartService()
-    assert (endpoint.port.transport is board.accepted) is switched
+    transport: Any = endpoint.port.transport
+    assert (transport is not kind.transport) is switched
+    if switched:
+        factory: Any = endpoint.port.factory
+        assert transport("socket", "protocol") == ("switched", "socket", "protocol")
+        factory.front = Front(security=cast("Any", object()))
+        assert transport("socket", "protocol") == ("reactor's", "socket", "protocol")
+        factory.front = None
+        assert transport("socket", "protocol")[0] == "switched"
     no_delay = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     assert (no_delay in cast("Any", endpoint.port.socket).options) is switched
     outcome(scene.gateway.stopService())
