@@ -6,6 +6,7 @@ import errno
 import signal
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import InvalidAuthType, makeChecker
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -136,6 +138,12 @@ def assemble(
     generation = made(source.parse(text), ())
     sessions = Sessions(Door(reactor, generation.config.limits.sessions))
     gateway = Gateway(generation, sessions, reactor)
+
+    def leave() -> None:
+        with suppress(ReactorNotRunning):  # a signal was quicker
+            reactor.stop()
+
+    gateway.leave = leave
     reloader = Reloader(
         gateway, source, made, reactor, text=text, rolled_back=rolled_back, adopted=adopted
     )

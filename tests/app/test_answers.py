@@ -83,6 +83,7 @@ def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
         ("POST", "/v1/kill"),
         ("POST", "/v1/reload"),
         ("POST", "/v1/confirm"),
+        ("POST", "/v1/drain"),
     }
     for (_, path), handler in routes.items():
         if path == "/v1/confirm":
@@ -207,12 +208,37 @@ def test_a_trial_that_is_no_time_is_refused(answers: Answers, scene: Scene, tria
     assert scene.reloader.reloads == 0
 
 
+def test_who_drains_is_told_until_when(answers: Answers, scene: Scene) -> None:
+    scene.relaying()
+    left: list[None] = []
+    scene.gateway.leave = lambda: left.append(None)
+    assert answers.status({})["draining_until"] is None
+    answer = answers.drain({"seconds": 60})
+    assert answer == {"sessions": 1, "draining_until": scene.gateway.draining_until}
+    assert answers.status({})["draining_until"] == answer["draining_until"] is not None
+    assert answers.drain({}) == answer, "to look at it once more does no harm"
+    with pytest.raises(Unable, match="draining already"):
+        answers.drain({"seconds": 5})
+    scene.reactor.advance(0)
+    assert left == [None]
+
+
+@pytest.mark.parametrize("seconds", ["5m", True, -1, 1e9, float("nan"), []])
+def test_a_drain_that_is_no_time_is_refused(answers: Answers, scene: Scene, seconds: Any) -> None:
+    with pytest.raises(BadBody, match="seconds is a number of seconds, 0 to "):
+        answers.drain({"seconds": seconds})
+    assert scene.gateway.draining_until is None
+
+
 def test_what_nobody_knows_is_refused(answers: Answers, scene: Scene) -> None:
     """A misspelt "confirm" would be a reload for good."""
     with pytest.raises(BadBody, match="there is no 'confrim'"):
         answers.reload({"confrim": 60})
     with pytest.raises(BadBody, match="there is no 'x'"):
         answers.confirm({"x": 1})
+    with pytest.raises(BadBody, match="there is no 'within'"):
+        answers.drain({"within": 1})
+    assert scene.gateway.draining_until is None
     assert scene.reloader.reloads == 0
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from socksd.admin.client import ask as ask_socket
 from tests.functional.conftest import Serve
 from tests.functional.dialogue import GREETING, dial, request, take, take_reply, tunnel
 from tests.functional.origins import Origin, echo
@@ -104,6 +105,47 @@ def test_without_sessions_it_ends_at_once(serve: Serve) -> None:
     terminate(gateway)
     gateway.process.wait(WAIT)
     assert "draining" not in gateway.log()
+
+
+def test_who_drains_it_watches_the_last_session_end(
+    serve: Serve, origin: Callable[..., Origin], tmp_path: Path
+) -> None:
+    """And who stops watching stops nothing else."""
+    gateway = serve(config=f'[control]\nsocket = "{tmp_path}/s"\n{ALLOW}')
+    wait_for("the control socket", (tmp_path / "s").exists)
+    drain = (SCRIPTS / "socksd", "drain", "--socket", f"{tmp_path}/s")
+    with tunnel(gateway.port, "127.0.0.1", origin(echo).port) as client:
+        said = (tmp_path / "said").open("w+")
+        watching = subprocess.Popen((*drain, "--within", "5m"), stdout=said)
+        gateway.logged(r"draining: 1 sessions may take 300 s to end")
+        with pytest.raises(ConnectionRefusedError):
+            dial(gateway.port)
+        status = run(SCRIPTS / "socksd", "status", "--socket", f"{tmp_path}/s")
+        assert re.search(r"^draining +who is left at ", status.stdout, re.MULTILINE), status
+        assert run(*drain, "--within", "1s").returncode == 1
+        again = subprocess.Popen(drain, stdout=subprocess.PIPE, text=True)
+        assert again.stdout
+        assert again.stdout.readline().startswith("draining: 1 sessions are left, cut at ")
+        again.send_signal(signal.SIGINT)
+        assert again.communicate(timeout=WAIT)[0] == "the server goes on draining\n"
+        assert again.returncode == 130
+        assert echoes(client)
+    assert gateway.process.wait(WAIT) == 0
+    assert watching.wait(WAIT) == 0
+    with said:
+        said.seek(0)
+        assert said.read().splitlines()[1:] == ["ended"]
+    (session,) = gateway.sessions(1)
+    assert session["outcome"] == "served"
+
+
+def test_a_drain_without_sessions_is_answered_before_it_ends(serve: Serve, tmp_path: Path) -> None:
+    gateway = serve(config=f'[control]\nsocket = "{tmp_path}/s"\n{ALLOW}')
+    wait_for("the control socket", (tmp_path / "s").exists)
+    status, answer = ask_socket(f"{tmp_path}/s", "POST", "/v1/drain")
+    assert (status, answer["sessions"]) == (200, 0)
+    assert gateway.process.wait(WAIT) == 0
+    assert not (tmp_path / "s").exists()
 
 
 def test_sighup_does_not_end_what_has_not_begun(tmp_path: Path) -> None:
