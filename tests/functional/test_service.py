@@ -10,6 +10,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,6 +26,11 @@ from tests.functional.conftest import Serve
 from tests.functional.dialogue import GREETING, dial, request, take, take_reply, tunnel
 from tests.functional.origins import Origin, echo
 from tests.functional.process import LISTEN, SCRIPTS, WAIT, Gateway, needs, run, wait_for
+from tests.functional.visitors import Visitors
+
+# For who wants to know: how often, and of how many that come all the time.
+RESTARTS = int(os.environ.get("SOCKSD_RESTARTS", "2"))
+CLIENTS = 16
 
 ETC = Path(__file__).parent.parent.parent / "etc"
 ALLOW = '[[rule]]\nid = "all"\naction = "allow"\n[guard]\nnever = "nothing"\n'
@@ -228,18 +234,7 @@ def test_the_service_serves_by_its_unit_and_says_how_it_goes(
 ) -> None:
     """Its command line, on a socket that systemd has passed, with a manager that listens."""
     activate = needs("systemd-socket-activate")
-    config = tmp_path / "socksd.toml"
-    endpoint = re.search(r'endpoint = ("systemd:.*?")', (ETC / "systemd/socksd.socket").read_text())
-    assert endpoint
-    config.write_text(
-        f'version = 1\n[[listener]]\nname = "test"\nendpoint = {endpoint[1]}\n{ALLOW}'
-    )
-    found = re.search(
-        r"^ExecStart=(.*)$", (ETC / "systemd/socksd.service").read_text(), re.MULTILINE
-    )
-    assert found
-    command = found[1].replace("/opt/socksd/bin", str(SCRIPTS))
-    command = command.replace("/etc/socksd/socksd.toml", str(config))
+    command = exec_start("socksd.service", activated(tmp_path))
     port, manager = free_port(), Manager(tmp_path)
     during.callback(manager.socket.close)
     with (tmp_path / "log").open("wb") as log:
@@ -247,7 +242,7 @@ def test_the_service_serves_by_its_unit_and_says_how_it_goes(
             [
                 *(activate, "--listen", f"127.0.0.1:{port}", "--fdname=socks"),
                 *("-E", f"NOTIFY_SOCKET={manager.path}", "-E", "WATCHDOG_USEC=400000"),
-                *shlex.split(command),
+                *command,
             ],
             cwd=tmp_path,
             stdout=log,
@@ -272,6 +267,88 @@ def test_the_service_serves_by_its_unit_and_says_how_it_goes(
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+PASS = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="socks", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Activated:
+    """
+    A service whose port is held for it, and started as systemd starts it: on descriptor 3.
+
+    Args:
+        command: The unit's ExecStart.
+        log: Where it writes.
+    """
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self.command, self.log = command, log
+        self.held = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.port: int = self.held.getsockname()[1]
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        held = self.held.fileno()
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", PASS, str(held), *self.command],
+                cwd=self.log.parent,
+                pass_fds=[held],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def logged(self, words: str) -> None:
+        wait_for(f"{words!r} in the log", lambda: words in self.log.read_text())
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.held.close()
+
+
+def exec_start(unit: str, config: Path) -> list[str]:
+    """Give the command line of a shipped unit, for programs and a configuration of ours."""
+    text = (ETC / "systemd" / unit).read_text()
+    found = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    assert found
+    command = found[1].replace("/opt/socksd/bin", str(SCRIPTS))
+    return shlex.split(command.replace("/etc/socksd/socksd.toml", str(config)))
+
+
+def activated(directory: Path) -> Path:
+    """Write a configuration that takes the socket unit's port."""
+    said = re.search(r'endpoint = ("systemd:.*?")', (ETC / "systemd/socksd.socket").read_text())
+    assert said
+    config = directory / "socksd.toml"
+    config.write_text(f'version = 1\n[[listener]]\nname = "test"\nendpoint = {said[1]}\n{ALLOW}')
+    return config
+
+
+def test_a_restart_refuses_nobody_where_the_port_is_held(
+    tmp_path: Path, origin: Callable[..., Origin], during: ExitStack
+) -> None:
+    """Who lives may end; who comes meanwhile waits in the queue."""
+    command = exec_start("socksd.service", activated(tmp_path))
+    service = Activated(command, tmp_path / "log")
+    during.callback(service.close)
+    target = origin(echo)
+    with Visitors(service.port, target.port).coming(CLIENTS) as visitors:
+        for _ in range(RESTARTS):
+            visitors.more(CLIENTS)
+            with tunnel(service.port, "127.0.0.1", target.port) as client:
+                service.process.terminate()
+                service.logged("draining: ")
+                assert echoes(client)
+            service.process.wait(WAIT)
+            service.log.unlink()
+            service.process = service.start()
+        visitors.more(CLIENTS)
 
 
 # -- logs ----------------------------------------------------------------------
