@@ -50,7 +50,7 @@ from socksd.interfaces import IEgress, IEnd, IRelay
 from socksd.observe import access
 from socksd.observe.access import AccessLog
 from socksd.observe.counters import RuleCounters
-from socksd.observe.fanout import observers
+from socksd.observe.fanout import Observers
 from socksd.observe.journal import SOCKET, Journal
 from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
@@ -307,7 +307,7 @@ def build(
             unasked=any(rule.unasked for rule in policy.rules),
         ),
         advertise=config.udp.advertise,
-        observer=observers(*listening),
+        observer=Observers(*listening),
         deadlines=Deadlines(**attrs.asdict(deadlines)),
         early_data=config.limits.early_data,
         refusals=lasting.refusals.page,
