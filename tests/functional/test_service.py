@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -464,6 +465,80 @@ def test_a_reader_of_the_log_that_is_stuck_stops_no_traffic(
     assert len(served) == 50
     for number in served:
         assert any(f"[socksd#info] session {number} client=" in line for line in lines)
+
+
+def test_a_pipe_that_nobody_reads_stops_no_traffic_and_is_counted(
+    serve: Serve, origin: Callable[..., Origin], tmp_path: Path, during: ExitStack
+) -> None:
+    """First nobody has it open; then somebody who takes nothing out of it."""
+    pytest.importorskip("prometheus_client")
+    target, port = origin(echo), free_port()
+    fifo, config = tmp_path / "access.jsonl", tmp_path / "own.toml"
+    os.mkfifo(fifo)
+    config.write_text(
+        f'version = 1\n[log]\naccess = "{fifo}"\n'
+        f'[metrics]\nendpoint = "tcp:{port}:interface=127.0.0.1"\n{ALLOW}'
+    )
+    gateway = serve("--config", str(config))
+
+    def lost() -> int:
+        return int(float(metrics(port).split("socksd_access_log_lines_lost_total ")[-1].split()[0]))
+
+    for _ in range(5):
+        visit(gateway, target)
+    wait_for("what is lost", lambda: lost() == 5)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    during.callback(os.close, reader)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    gateway.process.send_signal(signal.SIGUSR1)
+    for _ in range(20):
+        visit(gateway, target)
+    gateway.logged("written again; lines lost so far: 5")
+    wait_for("what is lost", lambda: lost() > 10)
+    assert gateway.log().count("lines are lost until it can be written again") == 2
+    gateway.logged("session 25 ")
+    whole = json.loads(os.read(reader, 4096).splitlines()[0])
+    assert whole["outcome"] == "served"
+
+
+def test_a_full_disk_below_the_log_of_twistd_stops_no_traffic_and_is_counted(
+    origin: Callable[..., Origin], tmp_path: Path
+) -> None:
+    if os.geteuid():
+        pytest.skip("needs root, for a small file system")
+    target, port = origin(echo), free_port()
+    with small_disk(tmp_path / "disk") as disk:
+        log, rest = disk / "twistd.log", disk / "rest"
+        rest.write_bytes(bytes(3 * 4096))
+        process = subprocess.Popen(
+            [
+                *(SCRIPTS / "twistd", "--nodaemon", "--pidfile=", "--logfile", log, "socks5"),
+                *("--listen", f"tcp:{port}:interface=127.0.0.1"),
+            ],
+        )
+        try:
+            wait_for("the port", lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
+
+            def full() -> bool:
+                with tunnel(port, "127.0.0.1", target.port) as client:
+                    assert echoes(client)
+                return log.stat().st_size >= 4096
+
+            wait_for("a full disk", full)
+            enough = time.monotonic() + 0.5  # lines are written each tenth of a second
+            while time.monotonic() < enough:
+                full()
+            rest.unlink()
+
+            full()
+            lost = wait_for(
+                "what was lost",
+                lambda: re.search(r"(\d+) lines of sessions could not be written", log.read_text()),
+            )
+            assert int(lost[1]) > 1
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_logrotate_rotates_as_shipped(
