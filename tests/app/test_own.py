@@ -65,4 +65,4 @@ def test_the_loopback_is_there() -> None:
 
 def test_it_is_asked_below_a_process() -> None:
     """ProcSubset=pid, as in the unit that is shipped, hides /proc/net, which is a link to there."""
-    assert own._PROC == Path("/proc/self/net")
+    assert Path("/proc/self/net") == own._PROC

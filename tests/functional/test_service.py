@@ -185,7 +185,7 @@ def units(directory: Path) -> Iterator[list[str]]:
     """Give copies of the shipped units whose programs are there."""
     copies = []
     for unit in (ETC / "systemd").iterdir():
-        copy = directory / unit.name
+        copy = directory / unit.name.replace("@.", "@1.")
         copy.write_text(unit.read_text().replace("/opt/socksd/bin", str(SCRIPTS)))
         copies.append(str(copy))
     yield copies
@@ -199,11 +199,40 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_service_can_do_little_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["socksd.service", "socksd@.service"])
+def test_the_service_can_do_little_else(name: str) -> None:
     program = needs("systemd-analyze")
-    unit = ETC / "systemd" / "socksd.service"
+    unit = ETC / "systemd" / name
     done = run(program, "security", "--offline=true", "--threshold=18", unit)
     assert done.returncode == 0, done.stdout
+
+
+def test_an_instance_is_the_service_but_for_what_it_shares_and_what_it_has_of_its_own() -> None:
+    service, instance = (
+        [
+            line
+            for line in (ETC / "systemd" / name).read_text().splitlines()
+            if line and not line.startswith("#")
+        ]
+        for name in ("socksd.service", "socksd@.service")
+    )
+    assert [line for line in service if line not in instance] == [
+        "Description=SOCKS5 gateway",
+        "RuntimeDirectory=socksd",
+        "StateDirectory=socksd",
+        "WantedBy=multi-user.target",
+    ]
+    assert [line for line in instance if line not in service] == [
+        "Description=SOCKS5 gateway, instance %i",
+        "Conflicts=socksd.service",
+        "PartOf=socksd.target",
+        "Sockets=socksd.socket",
+        "NonBlocking=yes",
+        "RuntimeDirectory=socksd-%i",
+        "StateDirectory=socksd-%i",
+        "BindPaths=%t/socksd-%i:%t/socksd %S/socksd-%i:%S/socksd",
+        "WantedBy=socksd.target",
+    ]
 
 
 class Manager:
