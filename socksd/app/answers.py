@@ -193,10 +193,13 @@ class Answers:
         config = self._gateway.generation.config
         return self._explaining.run(self._in_thread, asked.answer, config, body)
 
-    def reload(self, body: Body) -> dict[str, Any]:
+    def reload(self, body: Body) -> Deferred[dict[str, Any]]:
         """Load the configuration again; ``{"confirm": SECONDS}`` takes it on trial."""
         _only(body, "confirm")
-        count = self._reloader.reload(_seconds(body, "confirm", 1, LONGEST_TRIAL))
+        trial = _seconds(body, "confirm", 1, LONGEST_TRIAL)
+        return self._reloader.reload(trial).addCallback(self._reloaded)
+
+    def _reloaded(self, count: int) -> dict[str, Any]:
         refused = self._gateway.generation.config.reload.refused_sessions
         return {
             "refused_sessions": {"count": count, "fate": fate(refused)},
