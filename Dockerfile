@@ -12,8 +12,8 @@ RUN python -m venv /opt/socksd \
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/socksd /opt/socksd
 COPY etc/docker.toml /etc/socksd/socksd.toml
-RUN groupadd --system --gid 10800 socksd \
-    && useradd --system --uid 10800 --gid 10800 --no-create-home --home-dir /nonexistent socksd \
+RUN groupadd --gid 10800 socksd \
+    && useradd --uid 10800 --gid 10800 --no-create-home --home-dir /nonexistent socksd \
     && install -d -o socksd -g socksd -m 750 /run/socksd /var/lib/socksd
 ENV PATH=/opt/socksd/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 USER 10800:10800
