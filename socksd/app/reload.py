@@ -162,7 +162,7 @@ class Reloader:
             How many live sessions it would refuse. Fails with ConfigError, all
             the problems, which the log has, too; or with Unable, as things stand.
         """
-        if len(self._turns.waiting) >= WAITING:
+        if by_hand and len(self._turns.waiting) >= WAITING:  # of signals one at most waits
             return fail(Unable("too many reloads wait for their turn already"))
         return self._turns.run(
             lambda: Deferred.fromCoroutine(self._in_its_turn(trial, by_hand=by_hand))

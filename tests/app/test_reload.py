@@ -318,10 +318,12 @@ def test_only_so_many_wait_for_their_turn(scene: Scene) -> None:
     waiting = [scene.reloader.reload() for _ in range(1 + WAITING)]
     with pytest.raises(Unable, match="too many"):
         scene.reload()
+    os.kill(os.getpid(), signal.SIGHUP)
+    scene.reactor.turn()
     while thread.given:
         thread.turn()
     assert [outcome(each) for each in waiting] == [0] * (1 + WAITING)
-    assert scene.reloader.reloads == 1 + WAITING
+    assert scene.reloader.reloads == 1 + WAITING + 1, "a signal is never lost"
 
 
 def test_a_service_that_has_stopped_meanwhile_adopts_nothing(scene: Scene, said: list[str]) -> None:
