@@ -20,9 +20,8 @@ from socket import (
     SOCK_STREAM,
     SOL_IP,
     TCP_NODELAY,
-    socket,
+    SocketType,
 )
-from typing import Any
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address as TCP4Address
@@ -33,7 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from socksd.address import IPAddress, spelled
-from socksd.interfaces import ISwitchboard, IWatched
+from socksd.interfaces import ISwitchboard, IWatched, SocketName
 
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python has no name for it before 3.12
 
@@ -84,7 +83,7 @@ class _Attempt:
 
     __slots__ = ("_board", "_factory", "_sock", "_to", "connected")
 
-    def __init__(self, board: ISwitchboard, to: tuple[Any, ...], factory: IProtocolFactory) -> None:
+    def __init__(self, board: ISwitchboard, to: SocketName, factory: IProtocolFactory) -> None:
         self.connected: Deferred[IProtocol] = Deferred(self._cancel)
         self._board = board
         self._to = to
@@ -92,7 +91,7 @@ class _Attempt:
 
     def begin(self, family: int, source: IPAddress | None) -> None:
         try:
-            self._sock = socket(family, SOCK_STREAM | SOCK_NONBLOCK)
+            self._sock = SocketType(family, SOCK_STREAM | SOCK_NONBLOCK)
             if source is not None:
                 _bind(self._sock, source)
         except OSError as none:  # EMFILE, a kernel without IPv6, or a source that is not ours
@@ -137,7 +136,11 @@ class _Attempt:
         self.connected.errback(error.getConnectError((number, strerror(number))))
 
     def _connected(self, true: int | None) -> None:
-        """Make the transport of a socket of which so much is *true*, if it is watched."""
+        """Make what the factory makes of a socket of which so much is *true*, if it is watched."""
+        bare = getattr(self._factory, "bare", None)
+        if bare is not None:  # it does without a transport
+            self.connected.callback(bare(self._board, self._sock, self._to, true))
+            return
         peer = self._peer()
         protocol = self._factory.buildProtocol(peer)
         if protocol is None:
@@ -153,7 +156,7 @@ class _Attempt:
         return (TCP4Address if len(self._to) == 2 else TCP6Address)("TCP", *self._to)
 
 
-def _bind(sock: socket, source: IPAddress) -> None:
+def _bind(sock: SocketType, source: IPAddress) -> None:
     """
     Bind a socket to an address; raises OSError, and then it is closed.
 

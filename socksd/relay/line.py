@@ -26,7 +26,7 @@ from socket import (
     SO_ERROR,
     SOL_SOCKET,
     TCP_NODELAY,
-    socket,
+    SocketType,
 )
 from typing import cast
 
@@ -38,7 +38,7 @@ from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, IWatched, Tally
+from socksd.interfaces import EndedBy, IBareEnd, ICarrier, IEnd, IRelay, IWatched, Tally
 from socksd.relay.pipes import SIZE, Pipe
 from socksd.relay.switchboard import Switchboard
 from socksd.relay.switched import HUNG, READABLE, Switched
@@ -121,13 +121,13 @@ class Line:
         self._board.add(self, self.moved + self._idle)
         if early:
             self._client.data_received(early)
-        sides = self._client, self._target
-        for side in sides:
-            side.end.carried_by(side)
-        for side in sides:
-            side.park()
-        for side in sides:
-            side.begin()
+        client, target = self._client, self._target
+        client.take_over()
+        target.take_over()
+        client.park()
+        target.park()
+        client.begin()
+        target.begin()
         return self._done
 
     def abort(self) -> None:
@@ -238,8 +238,8 @@ class _Side:
         self._pipe: Pipe | None = None
         self.end = end
         self.name = name
-        self.transport = cast("Connection", end.transport)
-        self.sock: socket = self.transport.getHandle()
+        self.transport: Connection | None = None  # of an end that is more than a socket
+        self.sock: SocketType
         self.descriptor = -1
         self.octets = 0
         self.readable = self.writable = self.hung = False
@@ -263,11 +263,21 @@ class _Side:
         self.gone = True
         self._line.close(self.name)
 
+    def take_over(self) -> None:
+        """Hear what happens to the end; or to its socket, where that is all it has."""
+        if getattr(self.end, "bare", False):
+            self.sock, self._true = cast("IBareEnd", self.end).taken_over(self)
+            self.descriptor = self.sock.fileno()
+        else:
+            self.transport = cast("Connection", self.end.transport)
+            self.sock = self.transport.getHandle()
+            self.end.carried_by(self)
+
     def park(self) -> None:
         """Take the socket out of the reactor, once all has left that was written before."""
-        if self.gone:
-            return
         transport = self.transport
+        if transport is None or self.gone:
+            return
         transport.stopReading()
         # Nobody but these two tells whether all of it has left already.
         if not transport.dataBuffer and not transport._tempDataBuffer:
@@ -282,7 +292,7 @@ class _Side:
 
     def resumeProducing(self) -> None:
         """All that was written before has left: from now on the socket is ours."""
-        if self._draining:  # registering asks once, too
+        if self._draining and self.transport is not None:  # registering asks once, too
             self._draining = False
             self.transport.unregisterProducer()
             self._plug_in()
@@ -314,12 +324,16 @@ class _Side:
         if self._pipe is not None:
             self._board.pipes.discard(self._pipe)
             self._pipe = None
-        if self.descriptor != -1:
-            if not isinstance(self.transport, Switched):  # which does so itself
-                self._board.forget(self.descriptor)
-            self.descriptor = -1
+        reason = connectionDone if in_order else _ABORTED
+        descriptor, self.descriptor = self.descriptor, -1
+        if self.transport is None:
+            if not self.gone:
+                cast("IBareEnd", self.end).hang_up(reason)
+            return
+        if descriptor != -1 and not isinstance(self.transport, Switched):  # which does so itself
+            self._board.forget(descriptor)
         if not self.gone:
-            self.transport.connectionLost(connectionDone if in_order else _ABORTED)
+            self.transport.connectionLost(reason)
 
     # -- what the switchboard tells (IWatched) -------------------------------
 

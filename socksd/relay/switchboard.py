@@ -17,8 +17,8 @@ import select
 from collections import deque
 from contextlib import suppress
 from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from socket import socket
-from typing import Any, Protocol
+from socket import SocketType
+from typing import Protocol
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.interfaces import (
@@ -28,10 +28,12 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IReadDescriptor,
 )
+from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import ISwitchboard, IWatched
+from socksd.interfaces import ISwitchboard, IWatched, SocketName
+from socksd.relay.accepting import Accept, Accepting
 from socksd.relay.pipes import Pipes, affordable
 from socksd.relay.switched import Switched, TCPAddress
 
@@ -106,6 +108,7 @@ class Switchboard:
         self.seconds = self._clock.seconds
         self._given = pipes
         self._watched: dict[int, IWatched] = {}
+        self._ports: dict[Port, Accepting] = {}
         self._lines: set[Timed] = set()
         self._look_at = 0.0
         self._looking: IDelayedCall | None = None
@@ -131,12 +134,16 @@ class Switchboard:
             self.reactor.addReader(self)
         self._running = True
         self.now = self.seconds()
+        for listening in self._ports.values():
+            listening.begin()
 
     def stop(self) -> None:
         """End what is left, and give everything back."""
         if not self._running:
             return
         self._running = False
+        for port in tuple(self._ports):
+            self.listen(port, None)
         for line in tuple(self._lines):
             line.abort()
         if self._again is not None:
@@ -183,17 +190,26 @@ class Switchboard:
         self._go_on_soon()
 
     def transport(
-        self, sock: socket, protocol: IProtocol, peer: TCPAddress, true: int | None = None
+        self,
+        sock: SocketType,
+        protocol: IProtocol,
+        peer: TCPAddress | SocketName,
+        true: int | None = None,
     ) -> Switched:
         """Make the transport of a connected socket; see :class:`Switched`."""
         return Switched(self, sock, protocol, peer, true)
 
-    def accepted(
-        self, sock: socket, protocol: IProtocol, client: tuple[Any, ...], *rest: object
-    ) -> Switched:
-        """Make the transport of an accepted socket, as a listening port calls for one."""
-        sock.setblocking(False)
-        return Switched(self, sock, protocol, client)
+    # -- listening ports (ISwitchboard) --------------------------------------
+
+    def listen(self, port: Port, accept: Accept | None) -> None:
+        """Accept what comes to *port*, as long as it reads; see :class:`ISwitchboard`."""
+        if accept is None:
+            if port in self._ports:
+                self._ports.pop(port).give_back()
+        elif port not in self._ports:
+            self._ports[port] = Accepting(self, port, accept)
+            if self._running:
+                self._ports[port].begin()
 
     # -- what the reactor asks for (IReadDescriptor) -------------------------
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from contextlib import suppress
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from socket import SO_LINGER, SOL_SOCKET, socket
-from typing import TYPE_CHECKING, Any
+from socket import SO_LINGER, SOL_SOCKET, SocketType
+from typing import TYPE_CHECKING
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -18,7 +18,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import IEndTransport, IWatched
+from socksd.interfaces import IEndTransport, IWatched, SocketName
 
 if TYPE_CHECKING:
     from socksd.relay.switchboard import Switchboard
@@ -54,9 +54,9 @@ class Switched(Connection):
     def __init__(
         self,
         board: Switchboard,
-        sock: socket,
+        sock: SocketType,
         protocol: IProtocol,
-        peer: TCPAddress | tuple[Any, ...],
+        peer: TCPAddress | SocketName,
         true: int | None = None,
     ) -> None:
         """
@@ -71,7 +71,7 @@ class Switched(Connection):
                 ``None`` for one that it does not.
         """
         FileDescriptor.__init__(self, board.reactor)
-        self.socket = sock
+        self.socket = sock  # type: ignore[assignment]  # all that Twisted does with it, it can do
         self.fileno = sock.fileno
         self.protocol = protocol
         self.connected = 1
@@ -85,6 +85,8 @@ class Switched(Connection):
             board.watch(self._descriptor, self)
         else:
             board.hand_over(self._descriptor, self)
+            if true & READABLE:  # which will not be told again
+                board.soon(self)
 
     def getPeer(self) -> TCPAddress:
         """Give the other side's address."""
@@ -202,6 +204,6 @@ class Switched(Connection):
             self.connectionLost(_DONE if why is CONNECTION_DONE else _LOST)
 
 
-def address_of(name: tuple[Any, ...]) -> TCPAddress:
+def address_of(name: SocketName) -> TCPAddress:
     """Make Twisted's address of one as the socket module has it."""
     return (IPv4Address if len(name) == 2 else IPv6Address)("TCP", *name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -31,6 +31,7 @@ from socksd.server.associate import associate
 from socksd.server.bind import bind
 from socksd.server.connect import connect
 from socksd.server.dialogue import IDialogue
+from socksd.server.ends import End
 from socksd.server.protected import Protected
 from socksd.server.runtime import Runtime
 from socksd.server.states import DEADLINE, TRANSITIONS, State
@@ -41,9 +42,8 @@ from socksd.wire.socks5 import Request
 
 _log = Logger("socksd")
 
-# What carries out which command.
+# What carries out which command, besides CONNECT.
 _COMMANDS: dict[Command, Callable[[Session, Request], Coroutine[Any, Any, None]]] = {
-    Command.CONNECT: connect,
     Command.BIND: bind,
     Command.UDP_ASSOCIATE: associate,
 }
@@ -236,14 +236,38 @@ class Session:
         try:
             return await running
         except CancelledError:
-            if self.overdue:
-                seconds = getattr(self.runtime.deadlines, DEADLINE[self.state] or "")
-                reason = f"no answer within {seconds:g} s"
-            else:
-                reason = "the client has left"
-            raise Refused(ReplyCode.HOST_UNREACHABLE, reason) from None
+            raise self._given_up() from None
 
-    def relay(self, target: IEnd, bound: Destination) -> None:
+    def wait_for(
+        self,
+        running: Deferred[Any],
+        done: Callable[..., None],
+        failed: Callable[..., None],
+        *arguments: Any,
+    ) -> None:
+        """
+        Have *done* or *failed* called with what becomes of *running*, and *arguments*.
+
+        As outcome_of() does it, without a coroutine: what is waited for ends
+        with the client or the deadline, and what they raise ends the session.
+        """
+        self._task = running
+        running.addCallbacks(done, failed, callbackArgs=arguments, errbackArgs=arguments)
+        running.addErrback(self._failed)
+
+    def raise_for(self, failure: Failure) -> NoReturn:
+        """Raise what *failure* is; what was cancelled as outcome_of() does."""
+        if failure.check(CancelledError):
+            raise self._given_up()
+        failure.raiseException()
+
+    def _given_up(self) -> Refused:
+        if self.overdue:
+            seconds = getattr(self.runtime.deadlines, DEADLINE[self.state] or "")
+            return Refused(ReplyCode.HOST_UNREACHABLE, f"no answer within {seconds:g} s")
+        return Refused(ReplyCode.HOST_UNREACHABLE, "the client has left")
+
+    def relay(self, target: End, bound: Destination) -> None:
         """Tell the client that *target* has answered, and carry until both have ended."""
         runtime, limits = self.runtime, self.decision.limits if self.decision else ""
         assert self.dialogue is not None  # it has asked
@@ -252,7 +276,7 @@ class Session:
         self.carry(relay, bound, target)
 
     def carry(
-        self, relay: IRelay, bound: Destination | None = None, target: IEnd | None = None
+        self, relay: IRelay, bound: Destination | None = None, target: End | None = None
     ) -> None:
         """
         Tell the client that it is connected, and let *relay* carry until it ends.
@@ -303,11 +327,11 @@ class Session:
 
     def log_in(self, username: bytes, password: bytes) -> None:
         """Verify a user name and a password; the dialogue hears what has come of it."""
-        self._run(self._login(username, password))
+        self.run(self._login(username, password))
 
     def authenticate(self, step: Coroutine[Any, Any, None]) -> None:
         """Run a step of an authentication that takes several, then hear what has come since."""
-        self._run(self._authenticate(step))
+        self.run(self._authenticate(step))
 
     def accept_login(self, principal: Principal) -> None:
         """Take the client as *principal*, tell the dialogue, and go on."""
@@ -332,13 +356,18 @@ class Session:
         self.request = request
         if RequestReceived in self.runtime.hears:
             self.tell(RequestReceived(self.number, request.command, request.destination))
-        if request.command is Command.UDP_ASSOCIATE and isinstance(self.end, Protected):
+        if request.command is Command.CONNECT:
+            try:
+                connect(self, request)
+            except Exception:  # noqa: BLE001 -- a bug ends one session, as it does in a coroutine
+                self._failed(Failure())
+        elif request.command is Command.UDP_ASSOCIATE and isinstance(self.end, Protected):
             # Its datagrams would have to be protected, too: RFC 1961 section 5.
             reason = "datagrams cannot be protected as this session is"
             self._refuse(ReplyCode.COMMAND_NOT_SUPPORTED, reason)
             self.finish(Outcome.FAILED, reason)
         else:
-            self._run(_COMMANDS[request.command](self, request))
+            self.run(_COMMANDS[request.command](self, request))
 
     def finish(self, outcome: Outcome, reason: str) -> None:
         """
@@ -406,7 +435,8 @@ class Session:
         if self.state is State.AUTHENTICATING:
             self._advance()
 
-    def _run(self, command: Coroutine[Any, Any, None]) -> None:
+    def run(self, command: Coroutine[Any, Any, None]) -> None:
+        """Run what has to wait, until the client leaves or the deadline of the state passes."""
         task = Deferred.fromCoroutine(command)
         if not task.called:
             self._task = task
@@ -458,9 +488,9 @@ class Session:
         self._outcome = self._outcome or _RELAYED[tally.ended_by]
         self._close(tally)
 
-    def _relay_failed(self, failure: Failure, target: IEnd | None) -> None:
+    def _relay_failed(self, failure: Failure, target: End | None) -> None:
         if target is not None:
-            target.transport.abortConnection()
+            target.abort()
         self._failed(failure)
 
     def _left(self) -> None:

@@ -156,20 +156,24 @@ def test_what_comes_to_a_plain_port_is_watched_by_the_switchboard(
             return succeed(self.port)
 
     scene, endpoint, board = Scene(FakePort()), Endpoint(), cast("Any", SimpleNamespace())
-    board.accepted = lambda *accepted: ("switched", *accepted)
-    monkeypatch.setattr("socksd.app.service.Server", lambda *accepted: ("reactor's", *accepted))
+    listened: list[Any] = []
+    board.listen = lambda port, accept: listened.append((port, accept))
     entrance = Entrance("office", "tcp:1080", cast("Any", endpoint))
-    scene.gateway.generation = replace(scene.gateway.generation, entrances=(entrance,), board=board)
+    generation = replace(scene.gateway.generation, entrances=(entrance,), board=board)
+    scene.gateway.generation = generation
     scene.gateway.privilegedStartService()
-    transport: Any = endpoint.port.transport
-    assert (transport is not kind.transport) is switched
     if switched:
-        factory: Any = endpoint.port.factory
-        assert transport("socket", "protocol") == ("switched", "socket", "protocol")
-        factory.front = Front(security=cast("Any", object()))
-        assert transport("socket", "protocol") == ("reactor's", "socket", "protocol")
-        factory.front = None
-        assert transport("socket", "protocol")[0] == "switched"
+        for front in (Front(security=cast("Any", object())), None):
+            scene.gateway.adopt(
+                replace(generation, entrances=(replace(entrance, front=front),), parts=())
+            )
+        assert [port for port, _ in listened] == [endpoint.port] * 3
+        (_, first), (_, between), (_, last) = listened
+        assert between is None
+        assert first.func == last.func == cast("Any", endpoint.port.factory).accept
+        assert first.args == last.args == (board,)
+    else:
+        assert not listened
     no_delay = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     assert (no_delay in cast("Any", endpoint.port.socket).options) is switched
     outcome(scene.gateway.stopService())

@@ -67,7 +67,8 @@ class Scene:
         self.board.start()
         near, self.far = pair(buffer)
         self.protocol = protocol
-        self.transport = self.board.accepted(near, protocol, near.getpeername())
+        near.setblocking(False)
+        self.transport = self.board.transport(near, protocol, near.getpeername())
         protocol.makeConnection(self.transport)
 
     def turn(self) -> None:
