@@ -68,13 +68,12 @@ class DialEndpoint:
         Fails with a ConnectError that has the errno, with NoProtocol, or with
         ConnectingCancelledError.
         """
+        to: SocketName
         if isinstance(self._address, IPv4Address):
-            attempt = _Attempt(self._board, (spelled(self._address), self._port), factory)
-            attempt.begin(AF_INET, self._source)
+            family, to = AF_INET, (spelled(self._address), self._port)
         else:
-            attempt = _Attempt(self._board, (str(self._address), self._port, 0, 0), factory)
-            attempt.begin(AF_INET6, self._source)
-        return attempt.connected
+            family, to = AF_INET6, (str(self._address), self._port, 0, 0)
+        return _Attempt(self._board, family, to, factory, self._source).connected
 
 
 @implementer(IWatched)
@@ -83,26 +82,31 @@ class _Attempt:
 
     __slots__ = ("_board", "_factory", "_sock", "_to", "connected")
 
-    def __init__(self, board: ISwitchboard, to: SocketName, factory: IProtocolFactory) -> None:
+    def __init__(
+        self,
+        board: ISwitchboard,
+        family: int,
+        to: SocketName,
+        factory: IProtocolFactory,
+        source: IPAddress | None,
+    ) -> None:
         self.connected: Deferred[IProtocol] = Deferred(self._cancel)
         self._board = board
         self._to = to
         self._factory = factory
-
-    def begin(self, family: int, source: IPAddress | None) -> None:
         try:
-            self._sock = SocketType(family, SOCK_STREAM | SOCK_NONBLOCK)
+            self._sock = sock = SocketType(family, SOCK_STREAM | SOCK_NONBLOCK)
             if source is not None:
-                _bind(self._sock, source)
+                _bind(sock, source)
         except OSError as none:  # EMFILE, a kernel without IPv6, or a source that is not ours
             self.connected.errback(error.ConnectBindError(none.errno, none.strerror))
             return
         # What has come in pieces is passed on in pieces: to wait for more (Nagle)
         # would add the far side's delayed ACK to each.
-        self._sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-        number = self._sock.connect_ex(self._to)
+        sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        number = sock.connect_ex(to)
         if number == EINPROGRESS:
-            self._board.watch(self._sock.fileno(), self)
+            board.watch(sock.fileno(), self)
         elif number:
             self._failed(number)
         else:

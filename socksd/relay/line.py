@@ -28,7 +28,7 @@ from socket import (
     TCP_NODELAY,
     SocketType,
 )
-from typing import cast
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
@@ -38,7 +38,7 @@ from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import EndedBy, IBareEnd, ICarrier, IEnd, IRelay, IWatched, Tally
+from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, IWatched, Tally
 from socksd.relay.pipes import SIZE, Pipe
 from socksd.relay.switchboard import Switchboard
 from socksd.relay.switched import HUNG, READABLE, Switched
@@ -124,8 +124,10 @@ class Line:
         client, target = self._client, self._target
         client.take_over()
         target.take_over()
-        client.park()
-        target.park()
+        if client.transport is not None:
+            client.park()
+        if target.transport is not None:
+            target.park()
         client.begin()
         target.begin()
         return self._done
@@ -152,9 +154,8 @@ class Line:
         self._board.due(self.moved + self._linger)
 
     def finished(self) -> None:
-        """One side has been sent FIN; the second one ends the relay."""
-        if self._client.finished and self._target.finished:
-            self.close(EndedBy.BOTH)
+        """Both sides have been sent FIN, or will be by closing: the relay is over."""
+        self.close(EndedBy.BOTH)
 
     def close(self, cause: EndedBy) -> None:
         """Close both connections, the first time."""
@@ -265,13 +266,14 @@ class _Side:
 
     def take_over(self) -> None:
         """Hear what happens to the end; or to its socket, where that is all it has."""
-        if getattr(self.end, "bare", False):
-            self.sock, self._true = cast("IBareEnd", self.end).taken_over(self)
+        end: Any = self.end
+        if getattr(end, "bare", False):
+            self.sock, self._true = end.taken_over(self)
             self.descriptor = self.sock.fileno()
         else:
-            self.transport = cast("Connection", self.end.transport)
-            self.sock = self.transport.getHandle()
-            self.end.carried_by(self)
+            self.transport = end.transport
+            self.sock = end.transport.getHandle()
+            end.carried_by(self)
 
     def park(self) -> None:
         """Take the socket out of the reactor, once all has left that was written before."""
@@ -328,7 +330,8 @@ class _Side:
         descriptor, self.descriptor = self.descriptor, -1
         if self.transport is None:
             if not self.gone:
-                cast("IBareEnd", self.end).hang_up(reason)
+                bare: Any = self.end
+                bare.hang_up(reason)
             return
         if descriptor != -1 and not isinstance(self.transport, Switched):  # which does so itself
             self._board.forget(descriptor)
@@ -544,15 +547,18 @@ class _Side:
         """Pass FIN on; as nothing is read while something waits, it is the next to leave."""
         self.ended = True
         self.readable = False
+        other = self.other
+        if self.finished:  # both are done, and closing sends FIN
+            other.finished = True
+            self._line.finished()
+            return
         self._line.read_ended()
         try:
-            if not self.finished:  # else both are done, and closing sends FIN
-                self.other.sock.shutdown(SHUT_WR)
+            other.sock.shutdown(SHUT_WR)
         except OSError:  # ENOTCONN: it was reset
-            self._line.close(self.other.name)
+            self._line.close(other.name)
         else:
-            self.other.finished = True
-            self._line.finished()
+            other.finished = True
 
 
 class ThrottledLine(Line):

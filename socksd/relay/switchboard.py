@@ -244,11 +244,17 @@ class Switchboard:
             # have opened another with its number, which this is not about.
             watched = self._watched.get(descriptor)
             if watched is not None and descriptor not in self._fresh:
-                _tell(watched, events)
+                try:
+                    watched.hear(events)
+                except Exception:  # noqa: BLE001 -- a bug ends one connection, and not all of them
+                    watched.fail(Failure())
             elif descriptor == self._behind:
                 self._iterate(0)  # type: ignore[no-untyped-call]  # Twisted's
         for watched in soon:
-            _tell(watched, 0)
+            try:
+                watched.hear(0)
+            except Exception:  # noqa: BLE001 -- as above
+                watched.fail(Failure())
         if self._hauls:
             self._haul()
 
@@ -313,10 +319,3 @@ class Switchboard:
         dues = [line.look(self.now) for line in tuple(self._lines)]
         if self._lines:
             self.due(max(min(dues), self.now + _PACE * len(self._lines)))
-
-
-def _tell(watched: IWatched, events: int) -> None:
-    try:
-        watched.hear(events)
-    except Exception:  # noqa: BLE001 -- a bug ends one connection, and not all of them
-        watched.fail(Failure())

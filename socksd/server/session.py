@@ -34,7 +34,7 @@ from socksd.server.dialogue import IDialogue
 from socksd.server.ends import End
 from socksd.server.protected import Protected
 from socksd.server.runtime import Runtime
-from socksd.server.states import DEADLINE, TRANSITIONS, State
+from socksd.server.states import DEADLINE, SAME, STEPS, State
 from socksd.server.waiting import Waiting
 from socksd.wire import socks4
 from socksd.wire.guess import wrong_version
@@ -159,7 +159,10 @@ class Session:
             return
         dialogue.receive(octets)
         if dialogue.clients_turn:
-            self._advance()
+            try:
+                dialogue.advance()
+            except ProtocolError as error:
+                self._broken(error)
         # Not paused at the first early octet: a paused transport hears neither
         # FIN nor RST, and who has left would still cost a lookup and a connect.
         elif len(dialogue.unread) > self.runtime.early_data and not self._paused:
@@ -209,12 +212,17 @@ class Session:
 
     def enter(self, state: State) -> None:
         """Go on to *state*, under its deadline."""
-        if state not in TRANSITIONS[self.state]:
-            raise RuntimeError(f"no way from {self.state.name} to {state.name}")
-        before, name = DEADLINE[self.state], DEADLINE[state]
+        try:
+            deadline = STEPS[self.state][state]
+        except KeyError:
+            raise RuntimeError(f"no way from {self.state.name} to {state.name}") from None
         self.state = state
-        if name != before:
-            self._wait_for(name)
+        if deadline is not SAME:
+            if self._waiting is not None:
+                self._waiting.remove(self)
+            self._waiting = waiting = self.runtime.waiting[deadline] if deadline else None
+            if waiting is not None:
+                waiting.add(self)
 
     def ask(self, facts: Facts) -> Decision:
         """Ask the policy."""
@@ -548,14 +556,6 @@ class Session:
             )
         )
         self._forget(self)
-
-    def _wait_for(self, deadline: str | None) -> None:
-        """Wait under this deadline from now on, and no longer under another."""
-        if self._waiting is not None:
-            self._waiting.remove(self)
-        self._waiting = self.runtime.waiting[deadline] if deadline is not None else None
-        if self._waiting is not None:
-            self._waiting.add(self)
 
 
 def _userid(request: Request | None) -> str | None:

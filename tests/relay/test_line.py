@@ -597,14 +597,14 @@ def test_a_bug_ends_one_line_and_no_other(
 ) -> None:
     bad, good = hand.join(), hand.join()
     hand.settle()
-    finished = line_module.Line.finished
+    read_ended = line_module.Line.read_ended
 
     def buggy(line: line_module.Line) -> None:
         if line is bad.line:
             raise ZeroDivisionError
-        finished(line)
+        read_ended(line)
 
-    monkeypatch.setattr(line_module.Line, "finished", buggy)
+    monkeypatch.setattr(line_module.Line, "read_ended", buggy)
     bad.client.send(bytes(octets))
     bad.client.finish()
     hand.until(lambda: bad.results)
