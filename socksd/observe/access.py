@@ -51,7 +51,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -61,6 +61,7 @@ from twisted.logger import Logger
 from socksd.address import spelled
 from socksd.events import Event, SessionClosed
 from socksd.observe import lines
+from socksd.observe.batch import Batch
 from socksd.observe.lines import COMMANDS
 
 _log = Logger("socksd")
@@ -126,9 +127,10 @@ class AccessLog:
     """
     Append a line to a file for every session that ends.
 
-    One write(2) a line, unbuffered: a line is whole when it appears, several
-    processes may share the file, and a kill loses nothing. The file may be
-    renamed or removed at any time; within a second a new one is begun.
+    The lines of a tenth of a second are one write(2): each is whole when it
+    appears, and several processes may share the file. A kill with SIGKILL
+    loses those of the last tenth of a second. The file may be renamed or
+    removed at any time; within a second a new one is begun.
 
     Nothing is touched before open() or the first line: privileges may have to
     be dropped first. Trouble with the file never reaches a session. It is said once; lines that
@@ -148,10 +150,11 @@ class AccessLog:
         self, path: str, clock: IReactorTime, line: Callable[[SessionClosed], str] = record
     ) -> None:
         self.lost = 0
-        self._line = line
+        self._batch = Batch(clock, line, self._append)
         self._path = path
         self._clock = clock
         self._descriptor: int | None = None
+        self._closed = False
         self._torn = b""  # the rest of a line whose beginning is in the file
         self._troubled = False  # and it has been said
         self._paused = False  # until the next look
@@ -159,37 +162,47 @@ class AccessLog:
 
     def open(self) -> None:
         """Begin, and say so at once if that fails; writing nothing yet, it would show late."""
+        self._closed = False
         self._look()
 
     def reopen(self) -> None:
         """Begin a new file now, if it was moved away; what has the old one may compress it."""
+        self._batch.flush()
         self._look()
 
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
-        if isinstance(event, SessionClosed) and event.logged:
-            self._append(self._line(event).encode("ascii") + b"\n")
+        if not isinstance(event, SessionClosed) or not event.logged:
+            return
+        if self._closed:
+            self.lost += 1
+        else:
+            self._batch.add(event)
 
     def close(self) -> None:
         """Close the file; sessions that end after this are lost."""
+        self._batch.flush()
+        self._closed = True
         if self._descriptor is not None:
             self._torn = self._write(self._descriptor, self._torn)
             self._use(None)
-        self._paused, self._look_from = True, math.inf
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, lines: Sequence[str]) -> None:
         if self._clock.seconds() >= self._look_from:
             self._look()
         if self._descriptor is None or self._paused:
-            self.lost += 1
+            self.lost += len(lines)
             return
         self._torn = self._write(self._descriptor, self._torn)
-        rest = line if self._torn else self._write(self._descriptor, line)
-        if rest == line:
-            self.lost += 1
-            return
-        self._torn = rest
-        if self._troubled and not rest:
+        # They are ASCII; were one not, by a bug, the others should not suffer from it.
+        octets = "\n".join((*lines, "")).encode("ascii", "backslashreplace")
+        rest = octets if self._torn else self._write(self._descriptor, octets)
+        written = len(octets) - len(rest)
+        if written and octets[written - 1 : written] != b"\n":
+            torn, newline, rest = rest.partition(b"\n")
+            self._torn = torn + newline
+        self.lost += rest.count(b"\n")
+        if self._troubled and written and not (self._torn or rest):
             self._troubled = False
             _log.info(
                 "access log {path}: written again; lines lost so far: {lost}",
