@@ -51,8 +51,9 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -75,14 +76,20 @@ _string = json.encoder.encode_basestring_ascii  # what json.dumps() writes a str
 
 def record(event: SessionClosed) -> str:
     """Write a session as one JSON object, without the newline."""
-    # As a rule's ``when`` rounds it, so that both are in the same minute.
-    began = datetime.fromtimestamp(event.started, UTC).isoformat(timespec="microseconds")
-    asked_for = '"command":null,"host":null,"port":null'
-    literal = "null"
-    if event.command is not None and event.destination is not None:
-        host, port = event.destination.spelled_host, event.destination.port
-        asked_for = f'"command":"{COMMANDS[event.command]}","host":"{host}","port":{port}'
-        literal = "false" if isinstance(event.destination.host, str) else "true"
+    address, command, destination, verdict = (
+        event.address,
+        event.command,
+        event.destination,
+        event.verdict,
+    )
+    asked_for, literal = '"command":null,"host":null,"port":null', "null"
+    if command is not None and destination is not None:
+        host = destination.host
+        if isinstance(host, str):
+            literal = "false"
+        else:
+            host, literal = spelled(host), "true"
+        asked_for = f'"command":"{COMMANDS[command]}","host":"{host}","port":{destination.port}'
     groups = reports = addresses = ""
     if event.groups:
         groups = ",".join(map(_string, sorted(map(_scalars, event.groups))))
@@ -95,16 +102,16 @@ def record(event: SessionClosed) -> str:
     # Written out, for that takes a third of what a dict and json.dumps() do, a tenth of
     # a connection. What is not looked at for quotes is a number, a word of ours or a host.
     return (
-        f'{{"time":"{began.removesuffix("+00:00")}Z","session":{event.session}'
+        f'{{"time":"{_began(event.started)}","session":{event.session}'
         f',"client":"{spelled(event.client)}","client_port":{event.client_port}'
-        f',"listener":{_string(event.listener)},"user":{_string_or_null(event.user)}'
-        f',"userid":{_string_or_null(event.userid)}'
-        f',{asked_for},"address":{_word(None if event.address is None else spelled(event.address))}'
-        f',"rule":{_string_or_null(event.rule)},"outcome":"{event.outcome}"'
+        f',"listener":{_text(event.listener)},"user":{_text(event.user)}'
+        f',"userid":{_text(event.userid)},{asked_for}'
+        f',"address":{_word(None if address is None else spelled(address))}'
+        f',"rule":{_text(event.rule)},"outcome":"{event.outcome}"'
         f',"reply":{"null" if event.reply is None else int(event.reply)}'
-        f',"reason":{_string(_scalars(event.reason))},"up":{event.up},"down":{event.down}'
-        f',"seconds":{round(event.seconds, 3)!r},"groups":[{groups}],"literal":{literal}'
-        f',"asked":{_word(event.asked)},"verdict":{_word(event.verdict and event.verdict.value)}'
+        f',"reason":{_text(event.reason)},"up":{event.up},"down":{event.down}'
+        f',"seconds":{event.seconds:.3f},"groups":[{groups}],"literal":{literal}'
+        f',"asked":{_word(event.asked)},"verdict":{_word(verdict and verdict.value)}'
         f',"reports":{{{reports}}},"addresses":[{addresses}],"unlisted":{event.unlisted}'
         f',"certificate":{_word(event.certificate)}}}'
     )
@@ -112,10 +119,11 @@ def record(event: SessionClosed) -> str:
 
 def text(event: SessionClosed) -> str:
     """Write a session as the log for people does, with the time before it."""
-    return f"{_began(event)} {lines.session(event)}"
+    return f"{_began(event.started)} {lines.session(event)}"
 
 
-def _string_or_null(text: str | None) -> str:
+@lru_cache(maxsize=1024)  # listeners, users, rules: the same few again and again
+def _text(text: str | None) -> str:
     return "null" if text is None else _string(_scalars(text))
 
 
@@ -259,10 +267,23 @@ class AccessLog:
             )
 
 
-def _began(event: SessionClosed) -> str:
-    # As a rule's ``when`` rounds it, so that both are in the same minute.
-    began = datetime.fromtimestamp(event.started, UTC).isoformat(timespec="microseconds")
-    return began.removesuffix("+00:00") + "Z"
+def _began(started: float) -> str:
+    """
+    Write when a session began.
+
+    Rounded half to even, to microseconds, as datetime.fromtimestamp() does it
+    for a rule's ``when``: so both are in the same minute.
+    """
+    fraction, seconds = math.modf(started)
+    microseconds = round(fraction * 1e6)
+    if microseconds == 1_000_000:
+        seconds, microseconds = seconds + 1, 0
+    return f"{_second(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _scalars(text: str) -> str:

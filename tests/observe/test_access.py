@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
@@ -212,6 +212,15 @@ def test_two_users_are_never_written_the_same(user: str, written: str) -> None:
 def test_groups_are_spelled_as_users_are() -> None:
     groups = frozenset({"caf\udce9", "ops"})
     assert json.loads(record(replace(SERVED, groups=groups)))["groups"] == [r"caf\udce9", "ops"]
+
+
+@given(st.floats(0, 4e9) | st.integers(0, 10**9).map(lambda n: n - 5e-7))
+def test_the_time_is_rounded_as_datetime_does_it(started: float) -> None:
+    event = replace(SERVED, started=abs(started))
+    usual = datetime.fromtimestamp(event.started, UTC).isoformat(timespec="microseconds")
+    written = usual.replace("+00:00", "Z")
+    assert json.loads(record(event))["time"] == written
+    assert access.text(event).partition(" ")[0] == written
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.999_999, 0.999_999_4, 0.999_999_9])
