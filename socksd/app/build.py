@@ -32,6 +32,7 @@ from socksd.interfaces import IRelay
 from socksd.observe.fanout import Observers
 from socksd.observe.metrics import ReactorLag
 from socksd.policy.cases import failures
+from socksd.policy.remembered import Remembered
 from socksd.relay.choose import choose
 from socksd.relay.readers import Readers
 from socksd.relay.udp import associate
@@ -184,7 +185,7 @@ def build(
         clock=reactor,
         dialogues={each.name: dialogues(each.protocols) for each in config.listener},
         authenticator=authenticator,
-        policy=policy,
+        policy=Remembered(policy),
         resolver=resolver,
         egress=egresses.pop(DIRECT),
         relay=relay,

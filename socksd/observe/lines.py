@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -49,6 +50,7 @@ COMMANDS: Final = {  # the words that rules use as well
 _PLAIN = re.compile(r"[A-Za-z0-9._@-]+")
 
 
+@lru_cache(maxsize=1024)  # names of users and rules, the same few again and again
 def word(text: str | None) -> str:
     """Write a value of any origin as one field's value; ``None`` is ``-``."""
     if text is None:

@@ -150,7 +150,8 @@ def test_the_access_log_goes_where_it_is_said(
 ) -> None:
     generation = made(f"[log]\n{log}\n", reactor, common)
     (found,) = (part.what for part in generation.parts if isinstance(part.what, kind))
-    assert getattr(found, "_line", None) is line
+    batch = getattr(found, "_batch", None)
+    assert getattr(batch, "_line", None) is line
 
 
 METRICS = '[metrics]\nendpoint = "tcp:9108:interface=127.0.0.1"\n'
