@@ -161,7 +161,7 @@ class Line:
         """Close both connections, the first time."""
         if not self.over:
             self._hang_up(cause)
-            self._done.callback(Tally(self.up, self.down, cause))
+            self._done.callback(Tally(*self._carried, cause))
 
     def fail(self, failure: Failure) -> None:
         """End by a bug, for whoever waits to report it."""

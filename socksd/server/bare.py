@@ -167,7 +167,11 @@ class BareEnd(End):
             self._true &= ~EPOLLIN
         else:
             self._board.soon(self)
-        self.dataReceived(octets)
+        carrier = self._carrier
+        if carrier is not None:
+            carrier.data_received(octets)
+        else:
+            self.dataReceived(octets)  # which pauses
 
     def fail(self, failure: Failure) -> None:
         """Lose a connection whose carrier has raised, as the reactor does."""

@@ -116,25 +116,16 @@ def _dial(
     """Connect to one of the *permitted* addresses, and to no other; then relay."""
     session.enter(State.CONNECTING)
     started = session.runtime.clock.seconds()
-    session.wait_for(
-        _connected(session.runtime, destination, permitted),
-        _answered,
-        _not_connected,
-        session,
-        permitted,
-        started,
+    arguments = session, permitted, started
+    session.wait_for(_connected(session.runtime, destination, permitted)).addCallbacks(
+        _answered, _not_connected, callbackArgs=arguments, errbackArgs=arguments
     )
 
 
 def _answered(
     target: End, session: Session, permitted: Mapping[IPAddress, Decision], started: float
 ) -> None:
-    """
-    Join the client with the target that has answered.
-
-    Raises:
-        RuntimeError: The egress has dialled anything else.
-    """
+    """Join the client with the target that has answered."""
     try:
         address, _ = target.far()
         decision = permitted.get(address)
@@ -145,19 +136,19 @@ def _answered(
         if Connected in runtime.hears:
             session.tell(Connected(session.number, address, runtime.clock.seconds() - started))
         session.relay(target, Destination(*target.near()))
-    except Exception:
+    except Exception:  # noqa: BLE001 -- a bug ends one session
         target.abort()
-        raise
+        session.failed(Failure())
 
 
 def _not_connected(failure: Failure, session: Session, _: object, started: float) -> None:
     """Tell why there is no connection, and end by that."""
-    try:
-        session.raise_for(failure)
-    except Refused as refused:
+    failure = session.refusal(failure)
+    if failure.check(Refused):
+        refused: Refused = failure.value  # type: ignore[assignment]  # checked above
         seconds = session.runtime.clock.seconds() - started
         session.tell(ConnectFailed(session.number, refused.reply, refused.reason, seconds))
-        raise
+    session.failed(failure)
 
 
 def _connected(

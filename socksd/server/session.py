@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -39,6 +39,8 @@ from socksd.server.waiting import Waiting
 from socksd.wire import socks4
 from socksd.wire.guess import wrong_version
 from socksd.wire.socks5 import Request
+
+T = TypeVar("T")
 
 _log = Logger("socksd")
 
@@ -246,28 +248,14 @@ class Session:
         except CancelledError:
             raise self._given_up() from None
 
-    def wait_for(
-        self,
-        running: Deferred[Any],
-        done: Callable[..., None],
-        failed: Callable[..., None],
-        *arguments: Any,
-    ) -> None:
-        """
-        Have *done* or *failed* called with what becomes of *running*, and *arguments*.
-
-        As outcome_of() does it, without a coroutine: what is waited for ends
-        with the client or the deadline, and what they raise ends the session.
-        """
+    def wait_for(self, running: Deferred[T]) -> Deferred[T]:
+        """Have *running* cancelled when the client leaves, or the deadline of the state passes."""
         self._task = running
-        running.addCallbacks(done, failed, callbackArgs=arguments, errbackArgs=arguments)
-        running.addErrback(self._failed)
+        return running
 
-    def raise_for(self, failure: Failure) -> NoReturn:
-        """Raise what *failure* is; what was cancelled as outcome_of() does."""
-        if failure.check(CancelledError):
-            raise self._given_up()
-        failure.raiseException()
+    def refusal(self, failure: Failure) -> Failure:
+        """Give what *failure* of something that was waited for means; see outcome_of()."""
+        return Failure(self._given_up()) if failure.check(CancelledError) else failure
 
     def _given_up(self) -> Refused:
         if self.overdue:
@@ -303,7 +291,7 @@ class Session:
         if self._paused:
             self.end.transport.resumeProducing()
         self._task = None  # nothing is left of it to cancel
-        relay.join(early).addCallback(self._relayed).addErrback(self._relay_failed, target)
+        relay.join(early).addCallbacks(self._relayed, self._relay_failed, errbackArgs=(target,))
 
     def listening(self, bound: Destination) -> None:
         """Tell the client where its peer is to connect; it will be told once more."""
@@ -368,7 +356,7 @@ class Session:
             try:
                 connect(self, request)
             except Exception:  # noqa: BLE001 -- a bug ends one session, as it does in a coroutine
-                self._failed(Failure())
+                self.failed(Failure())
         elif request.command is Command.UDP_ASSOCIATE and isinstance(self.end, Protected):
             # Its datagrams would have to be protected, too: RFC 1961 section 5.
             reason = "datagrams cannot be protected as this session is"
@@ -448,9 +436,9 @@ class Session:
         task = Deferred.fromCoroutine(command)
         if not task.called:
             self._task = task
-        task.addErrback(self._failed)
+        task.addErrback(self.failed)
 
-    def _failed(self, failure: Failure) -> None:
+    def failed(self, failure: Failure) -> None:
         """End a session whose command has failed."""
         if self._outcome is not None:  # the client has left, and the command heard of it
             if not failure.check(CancelledError, Refused):
@@ -499,7 +487,7 @@ class Session:
     def _relay_failed(self, failure: Failure, target: End | None) -> None:
         if target is not None:
             target.abort()
-        self._failed(failure)
+        self.failed(failure)
 
     def _left(self) -> None:
         """The client is no longer there to be served."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from socksd.address import Destination
-from socksd.codes import Command, Method, ReplyCode
+from socksd.codes import VERSION, Command, Method, ReplyCode
 from socksd.errors import LoginFailed, ProtocolError
 from socksd.wire.socks5 import (
     UNSPECIFIED,
@@ -20,6 +20,7 @@ from socksd.wire.socks5 import (
     Request,
     Status,
     UsernamePassword,
+    write_destination,
 )
 
 
@@ -55,6 +56,8 @@ _AFTER_METHOD = {
         (Method.NO_ACCEPTABLE, Turn.OVER),
     )
 }
+
+_REPLIES = {code: bytes((VERSION, code, 0)) for code in ReplyCode}  # what BND follows
 
 
 class ServerHandshake:
@@ -139,7 +142,7 @@ class ServerHandshake:
             self._listens = False
         else:
             self.turn = Turn.RELAY if code is ReplyCode.SUCCEEDED else Turn.OVER
-        return Reply(code, bound or UNSPECIFIED).encode()
+        return _REPLIES[code] + write_destination(bound or UNSPECIFIED)
 
 
 class ClientHandshake:

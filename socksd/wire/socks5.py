@@ -23,6 +23,8 @@ from socksd.wire.guess import wrong_version
 LOGIN_VERSION = 1  # VER of the sub-negotiation, RFC 1929 section 2
 UNSPECIFIED = Destination(IPv4Address(0), 0)  # where BND has nothing to tell
 
+_IPV4 = bytes((AddressType.IPV4,))
+
 # What most clients say, whole and at once, is not taken apart octet by octet.
 _USUAL_METHODS = bytes((Method.NO_AUTHENTICATION,))
 _USUAL_GREETING = bytes((VERSION, 1)) + _USUAL_METHODS
@@ -77,7 +79,7 @@ def write_destination(destination: Destination) -> bytes:
     host = destination.host
     port = destination.port.to_bytes(2, "big")
     if isinstance(host, IPv4Address):
-        return bytes((AddressType.IPV4,)) + host.packed + port
+        return _IPV4 + host.packed + port
     if isinstance(host, IPv6Address):
         return bytes((AddressType.IPV6,)) + host.packed + port
     return bytes((AddressType.DOMAINNAME,)) + _counted(host.encode("ascii")) + port
