@@ -26,6 +26,7 @@ from socket import (
     SO_ERROR,
     SOL_SOCKET,
     TCP_NODELAY,
+    TCP_NOTSENT_LOWAT,
     socket,
 )
 from typing import cast
@@ -201,6 +202,7 @@ class _Side:
         ended: FIN has been read.
         finished: FIN has been sent, behind all that the other had to say.
         gone: The connection is lost.
+        unsent: What its socket may take ahead of what it sends; 0 is up to the kernel.
     """
 
     __slots__ = (
@@ -225,6 +227,7 @@ class _Side:
         "readable",
         "sock",
         "transport",
+        "unsent",
         "writable",
     )
 
@@ -242,6 +245,7 @@ class _Side:
         self.sock: socket = self.transport.getHandle()
         self.descriptor = -1
         self.octets = 0
+        self.unsent = 0
         self.readable = self.writable = self.hung = False
         self.kept = b""
         self.piped = 0
@@ -399,6 +403,8 @@ class _Side:
         self.queued = False
         if self._line.over:
             return 0
+        if self.other.unsent != self._board.unsent:
+            self.other.leave_unsent(self._board.unsent)
         before = self.octets
         # A pipe is for bulk: chatter is here when memory is crowded.
         pipe = self._board.pipes.take() if self.bulk else None
@@ -414,6 +420,12 @@ class _Side:
             self.queued = True
             self._board.haul(self)
         return moved
+
+    def leave_unsent(self, most: int) -> None:
+        """Have the socket take no more than *most* octets ahead of what it sends; 0: any."""
+        self.unsent = most
+        with suppress(OSError):  # a unix socket, whose buffer is small
+            self.sock.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, most)
 
     def _splice(self, share: int, most: int, pipe: Pipe) -> None:
         """Move octets through a pipe, which is empty; *most* at once."""
