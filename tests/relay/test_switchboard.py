@@ -410,7 +410,7 @@ def test_a_turn_is_bounded_and_the_rest_comes_in_the_next(
 
 
 @pytest.mark.parametrize(
-    "streams, each",
+    ("streams", "each"),
     [
         pytest.param(0, 0, id="none"),
         pytest.param(8, 0, id="a few are left to the kernel"),
