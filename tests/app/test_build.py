@@ -355,7 +355,7 @@ def test_a_source_that_this_host_does_not_have_is_a_problem(
     def no_ipv6(source: object) -> None:
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 
-    monkeypatch.setattr("socksd.app.build.try_source", no_ipv6)
+    monkeypatch.setattr("socksd.app.making.ways.try_source", no_ipv6)
     with pytest.raises(ConfigError, match=r"cannot connect from ::1: Address family not supp"):
         made('[route.a]\nsource = ["::1"]\n', reactor, common)
 

@@ -13,7 +13,7 @@ from socksd.facts import Verdict
 from socksd.policy.cases import failures
 from socksd.policy.lint import Code, lint
 from socksd.policy.rules import Rule
-from tests.app.test_config import TEXT, with_rules
+from tests.app.config.test_tables import TEXT, with_rules
 
 EXAMPLE = parse_config(with_rules(TEXT), "etc/socksd.toml")
 

@@ -1,0 +1,1 @@
+"""The makers that ``build.py`` asks, by what they make."""
