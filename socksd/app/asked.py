@@ -10,6 +10,7 @@ from typing import Any
 from socksd.address import Destination
 from socksd.admin.routes import BadBody, Body
 from socksd.app.config import Config
+from socksd.codes import COMMANDS
 from socksd.errors import did_you_mean
 from socksd.facts import ANONYMOUS, Facts, Principal
 from socksd.policy import values
@@ -18,7 +19,7 @@ from socksd.policy.cases import destination as parse_destination
 from socksd.policy.explain import Edit, Explanation, Question, Stage, edits, explain
 from socksd.policy.nearest import Turn, nearest
 from socksd.policy.values import Wrong
-from socksd.policy.words import COMMANDS, found, wanted
+from socksd.policy.words import found, wanted
 
 
 def said(

@@ -36,6 +36,7 @@ from socksd.app import asked
 from socksd.app.config import Config
 from socksd.app.logged import question_of
 from socksd.app.tap import configured
+from socksd.codes import COMMANDS
 from socksd.errors import ConfigError
 from socksd.facts import Verdict
 from socksd.policy.cases import address, zones_of
@@ -44,7 +45,7 @@ from socksd.policy.guard import GUARD
 from socksd.policy.nearest import Turn, nearest
 from socksd.policy.rules import Policy
 from socksd.policy.values import Wrong
-from socksd.policy.words import COMMANDS, UNKNOWN, clock, found, user, wanted
+from socksd.policy.words import UNKNOWN, clock, found, user, wanted
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

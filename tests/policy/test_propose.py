@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from socksd.address import Destination
+from socksd.codes import COMMANDS
 from socksd.facts import Facts, Principal, Verdict
 from socksd.policy.guard import Guard
 from socksd.policy.load import load_rules
@@ -21,7 +22,6 @@ from socksd.policy.propose import LeftOut, Proposal, propose
 from socksd.policy.records import Unused
 from socksd.policy.replay import replay
 from socksd.policy.rules import Policy
-from socksd.policy.words import COMMANDS
 from tests.policy.test_replay import LITERAL, VISITS, Visit, log
 from tests.policy.test_rules import GUARD, GUARDS, TABLES, Table, policy
 
