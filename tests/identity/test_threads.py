@@ -175,7 +175,7 @@ def test_there_is_a_thread_for_each_cpu_up_to_four(
     pool: FakePool, monkeypatch: pytest.MonkeyPatch, cpus: int | None, threads: int
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cpus)
-    LoginThreads(reactor, pool=pool).start()  # type: ignore[arg-type]
+    LoginThreads(reactor, pool=pool).start()  # type: ignore[arg-type]  # a fake main thread
     assert pool.arguments == {"minthreads": 0, "maxthreads": threads, "name": "login"}
 
 
@@ -205,7 +205,7 @@ def test_the_queue_shows_no_password(pool: FakePool) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_real_threads_are_our_own_and_end_with_the_service() -> None:
-    threads = LoginThreads(reactor, 2)  # type: ignore[arg-type]
+    threads = LoginThreads(reactor, 2)  # type: ignore[arg-type]  # a fake main thread
     threads.start()
     try:
         results: list[Deferred[str]] = [
