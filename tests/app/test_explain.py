@@ -230,8 +230,8 @@ def test_json_has_the_shape_that_is_documented(explain: Any) -> None:
         "detail": "",
         "text": "",
         "log": True,
-            "route": None,
-            "limit": None,
+        "route": None,
+        "limit": None,
         "stages": [
             {
                 "stage": "first octets",
