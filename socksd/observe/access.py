@@ -60,10 +60,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from socksd.address import spelled
+from socksd.codes import COMMANDS
 from socksd.events import Event, SessionClosed
 from socksd.observe import lines
 from socksd.observe.batch import Batch
-from socksd.observe.lines import COMMANDS
 
 _log = Logger("socksd")
 
