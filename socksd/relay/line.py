@@ -26,6 +26,7 @@ from socket import (
     SO_ERROR,
     SOL_SOCKET,
     TCP_NODELAY,
+    TCP_NOTSENT_LOWAT,
     SocketType,
 )
 from typing import Any
@@ -202,6 +203,7 @@ class _Side:
         ended: FIN has been read.
         finished: FIN has been sent, behind all that the other had to say.
         gone: The connection is lost.
+        unsent: What its socket may take ahead of what it sends; 0 is up to the kernel.
     """
 
     __slots__ = (
@@ -226,6 +228,7 @@ class _Side:
         "readable",
         "sock",
         "transport",
+        "unsent",
         "writable",
     )
 
@@ -243,6 +246,7 @@ class _Side:
         self.sock: SocketType
         self.descriptor = -1
         self.octets = 0
+        self.unsent = 0
         self.readable = self.writable = self.hung = False
         self.kept = b""
         self.piped = 0
@@ -416,6 +420,8 @@ class _Side:
         self.queued = False
         if self._line.over:
             return 0
+        if self.other.unsent != self._board.unsent:
+            self.other.leave_unsent(self._board.unsent)
         before = self.octets
         # A pipe is for bulk: chatter is here when memory is crowded.
         pipe = self._board.pipes.take() if self.bulk else None
@@ -431,6 +437,12 @@ class _Side:
             self.queued = True
             self._board.haul(self)
         return moved
+
+    def leave_unsent(self, most: int) -> None:
+        """Have the socket take no more than *most* octets ahead of what it sends; 0: any."""
+        self.unsent = most
+        with suppress(OSError):  # a unix socket, whose buffer is small
+            self.sock.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, most)
 
     def _splice(self, share: int, most: int, pipe: Pipe) -> None:
         """Move octets through a pipe, which is empty; *most* at once."""

@@ -311,28 +311,33 @@ class Association:
             self._from_anybody()
             return
         receive, targets, use = self._sock.recv_into, self._targets, self._targets.move_to_end
+        header, end, octets = b"", 0, 0  # of the last datagram, which is mostly the next one's, too
         for _ in range(_TURN):
             try:
                 count = receive(_BUFFER)
             except BlockingIOError:
-                return
+                break
             except OSError:  # ECONNREFUSED: what ICMP says of an earlier answer
                 continue
             # What _take() does, for the many: no call costs as little as none.
-            end = header_end(_OCTETS, count)
-            header = bytes(_BUFFER[:end])
-            target = targets.get(header)
-            if target is None or self._fragments.position:
-                self._take(count)
-                continue
-            use(header)
+            if not header or count < end or not _OCTETS.startswith(header):
+                end = header_end(_OCTETS, count)
+                header = bytes(_BUFFER[:end])
+                target = targets.get(header)
+                if target is None or self._fragments.position:
+                    header = b""  # what is known of it may change by this
+                    self._take(count)
+                    continue
+                use(header)
+                send, to = target.send, target.to
             try:
-                target.send(_BUFFER[end:count], target.to)
+                send(_BUFFER[end:count], to)
             except OSError:
                 self._drops[Drop.UNSENT] += 1
             else:
-                self.up += count - end
+                octets += count - end
                 self._moved = self._now
+        self.up += octets
 
     def _from_anybody(self) -> None:
         """Do the same while what is read may be a stranger's."""
@@ -495,26 +500,30 @@ class Association:
         """Relay what targets have answered, up to a turn's share of it."""
         self._now = self._clock.seconds()
         receive, sources, send = sock.recvfrom_into, self._sources, self._sock.send
+        last, octets, begin = None, 0, 0  # whose header is in front already
         for _ in range(_TURN):
             try:
                 count, source = receive(_PAYLOAD)
             except BlockingIOError:
-                return
+                break
             except OSError:  # as above
                 continue
-            target = sources.get(source) or self._let_in(source)
-            if target is None:
-                self._drops[Drop.UNASKED] += 1
-                continue
-            begin = _FRONT - len(target.header)
-            _OCTETS[begin:_FRONT] = target.header
+            if source != last:
+                target = sources.get(source) or self._let_in(source)
+                if target is None:
+                    self._drops[Drop.UNASKED] += 1
+                    continue
+                begin = _FRONT - len(target.header)
+                _OCTETS[begin:_FRONT] = target.header
+                last = source
             try:
                 send(_BUFFER[begin : _FRONT + count])
             except OSError:
                 self._drops[Drop.UNSENT] += 1
             else:
-                self.down += count
+                octets += count
                 self._moved = self._now
+        self.down += octets
 
     def _let_in(self, source: Any) -> _Target | None:
         """Remember who sends without having been sent to, if that is permitted."""

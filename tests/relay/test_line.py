@@ -7,10 +7,13 @@ Real sockets, turned by hand; see tests/relay/hand.py.
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import os
 import random
 import socket
+import sys
+import termios
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -251,6 +254,50 @@ def test_however_many_do_not_read_what_they_leave_here_is_bounded(pipes: int) ->
         assert [bytes(joined.client.received) for joined in stalled] == pages
         assert beside.client.received == big
         assert hand.pipes._made == len(hand.pipes._idle)
+
+
+@with_and_without_pipes
+def test_bulk_leaves_no_more_unsent_than_it_may(pipes: int) -> None:
+    """Whoever does not read would have 4 MiB of the kernel's memory else."""
+
+    def far_behind(may: int, monkeypatch: pytest.MonkeyPatch) -> int:
+        monkeypatch.setattr("socksd.relay.switchboard.unsent", lambda streams: may)
+        with board(pipes) as hand:
+            joined = hand.join()
+            joined.client.reading = False
+            joined.target.send(bytes(16 * MIB))
+            hand.settle()
+            unread = fcntl.ioctl(joined.client.sock, termios.FIONREAD, bytes(4))
+            sock = joined.ends[0].transport.getHandle()
+            queued = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+            assert int.from_bytes(unread, sys.byteorder)
+            return int.from_bytes(queued, sys.byteorder)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert far_behind(128 << 10, monkeypatch) < MIB // 2 < far_behind(0, monkeypatch)
+
+
+def test_the_kernel_is_told_once_what_may_be_unsent(
+    hand: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    leave = line_module._Side.leave_unsent
+
+    def noted(side: line_module._Side, most: int) -> None:
+        told.append(most)
+        leave(side, most)
+
+    monkeypatch.setattr(line_module._Side, "leave_unsent", noted)
+    joined = hand.join()
+    joined.target.send(bytes(2 * MIB))
+    hand.until(lambda: len(joined.client.received) == 2 * MIB)
+    assert told == []  # it is one of a few
+    monkeypatch.setattr("socksd.relay.switchboard.unsent", lambda streams: MIB)
+    joined.target.send(bytes(4 * MIB))
+    hand.until(lambda: len(joined.client.received) == 6 * MIB)
+    assert told == [MIB]
+    sock = joined.ends[0].transport.getHandle()
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == MIB
 
 
 def test_chatter_that_is_not_read_is_kept_to_the_size_of_one_read(hand: Board) -> None:
@@ -761,8 +808,9 @@ def test_any_schedule_ends_as_the_model_says(
             model.check()
 
 
-def test_unix_sockets_are_carried_as_well() -> None:
-    """MSG_TRUNC drops nothing there, but what it reads was sent."""
+def test_unix_sockets_are_carried_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MSG_TRUNC drops nothing there, but what it reads was sent; and no option of TCP is known."""
+    monkeypatch.setattr("socksd.relay.switchboard.unsent", lambda streams: MIB)
     with board(pipes=0) as hand:
         joined = hand.join(connect=socket.socketpair)
         page = noise(4, 2 * MIB)

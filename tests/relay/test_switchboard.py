@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from socksd.interfaces import ISwitchboard, IWatched
 from socksd.relay.pipes import Pipes
-from socksd.relay.switchboard import Switchboard
+from socksd.relay.switchboard import Switchboard, unsent
 from tests.relay.hand import HandReactor
 
 MIB = 1 << 20
@@ -407,6 +407,39 @@ def test_a_turn_is_bounded_and_the_rest_comes_in_the_next(
         reactor.turn()
         assert sum(100 * MIB - load.left for load in loads) == turn * 8 * MIB
     assert [load.left for load in loads[:12]] == [98 * MIB] * 12
+
+
+@pytest.mark.parametrize(
+    ("streams", "each"),
+    [
+        pytest.param(0, 0, id="none"),
+        pytest.param(8, 0, id="a few are left to the kernel"),
+        pytest.param(9, 1 * MIB, id="more than a few"),
+        pytest.param(16, 1 * MIB, id="a power of two"),
+        pytest.param(17, MIB // 2, id="more than that"),
+        pytest.param(64, MIB // 4, id="many"),
+        pytest.param(65, MIB // 8, id="very many"),
+        pytest.param(100_000, MIB // 8, id="never less"),
+    ],
+)
+def test_many_streams_share_what_may_wait_to_be_sent(streams: int, each: int) -> None:
+    assert unsent(streams) == each
+
+
+def test_how_many_streams_there_are_is_forgotten_slowly(board: Switchboard) -> None:
+    """They come in different turns; the number must not jump with each."""
+    for _ in range(64):
+        Load(board, 1, [])
+    board.doRead()
+    assert board.unsent == MIB // 4
+    for _ in range(20):
+        Load(board, 1, [])
+        board.doRead()
+    assert board.unsent == MIB // 4
+    for _ in range(200):
+        Load(board, 1, [])
+        board.doRead()
+    assert board.unsent == 0
 
 
 def test_whoever_chats_is_heard_between_two_turns_of_bulk(

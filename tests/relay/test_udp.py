@@ -357,6 +357,62 @@ def test_a_malformed_datagram_is_dropped_and_counted(world: World, octets: bytes
     assert world.drops() == {Drop.MALFORMED: 1}
 
 
+def test_what_an_earlier_datagram_has_left_in_the_buffer_is_no_part_of_a_later_one(
+    world: World,
+) -> None:
+    """Else a header that is cut off would lead where the last one did."""
+    association = world.begin()
+    client, target = world.far(), world.far()
+    world.send(client, target)
+    bound = (str(association.bound.host), association.bound.port)
+    whole = framed(target, b"x")
+    for octets in (whole, whole[:9], whole, b"", whole):
+        client.sock.sendto(octets, bound)
+    world.turn()
+    assert target.payloads() == [b"x"] * 4
+    assert world.drops() == {Drop.MALFORMED: 2}
+
+
+def test_who_is_denied_is_so_in_the_midst_of_others(world: World) -> None:
+    association = world.begin()
+    client, target, denied = world.far(), world.far(), world.far("127.0.0.2")
+    world.judge.answers[denied.destination.host] = succeed(None)
+    world.send(client, target, b"0")
+    bound = (str(association.bound.host), association.bound.port)
+    for number, to in enumerate((target, denied, denied, target, denied), 1):
+        client.sock.sendto(framed(to, b"%d" % number), bound)
+    world.turn()
+    assert target.payloads() == [b"0", b"1", b"4"]
+    assert denied.payloads() == []
+    assert world.drops() == {Drop.DENIED: 3}
+
+
+@pytest.mark.parametrize("others", [["127.0.0.1"], ["::1"], ["127.0.0.1", "::1", "127.0.0.1"]])
+def test_those_that_come_in_one_turn_go_their_own_ways(world: World, others: list[str]) -> None:
+    association = world.begin()
+    client = world.far()
+    targets = [world.far(host) for host in ("127.0.0.1", *others)]
+    bound = (str(association.bound.host), association.bound.port)
+    sources = {}
+    for target in targets:
+        world.send(client, target)
+        ((_, sources[target]),) = target.taken()
+    turns = [target for target in (*targets, *targets) for _ in range(2)]
+    for number, target in enumerate(turns):
+        client.sock.sendto(framed(target, bytes([number])), bound)
+    world.turn()
+    for target in targets:
+        assert target.payloads() == [bytes([n]) for n, each in enumerate(turns) if each is target]
+    for number, target in enumerate(turns):
+        target.sock.sendto(bytes([number]), sources[target])
+    world.turn()
+    arrived = client.payloads()
+    for target in targets:
+        whole = [framed(target, bytes([n])) for n, each in enumerate(turns) if each is target]
+        assert [octets for octets in arrived if octets in whole] == whole
+    assert len(arrived) == len(turns)
+
+
 def test_who_was_not_sent_to_is_not_heard(world: World) -> None:
     world.begin()
     client, target = world.far(), world.far()
