@@ -215,7 +215,8 @@ def _headline(policy: Policy, question: Question) -> str:
     words = f"{user(facts)}, from {facts.client} at {facts.listener}, {when}"
     if facts.command is None:
         return f"{words}: no request"
-    return f"{words}: {COMMANDS[facts.command]} {facts.destination}"
+    destination = "" if facts.destination is None else f" {facts.destination}"  # UDP ASSOCIATE
+    return f"{words}: {COMMANDS[facts.command]}{destination}"
 
 
 def _place(stage: Stage, explanation: Explanation) -> str:

@@ -129,7 +129,7 @@ class Metrics:
         self._resolved, self._not_resolved = Times(), Times()
         self._connected, self._not_connected = Times(), Times()
         self._failures = dict.fromkeys(ReplyCode, 0)
-        self._relays: Counter[str] = Counter()
+        self._relays: Counter[type] = Counter()
         self._count: dict[type[Event], Callable[..., None]] = {
             LoggedIn: self._login_right,
             LoginRefused: self._login_wrong,
@@ -152,7 +152,7 @@ class Metrics:
 
         def counted(client: IEnd, target: IEnd, **limits: object) -> IRelay:
             relay = make(client, target, **limits)
-            relays[type(relay).__name__.lower()] += 1
+            relays[type(relay)] += 1
             return relay
 
         return counted
@@ -215,7 +215,7 @@ class Metrics:
             Kind.COUNTER,
             "socksd_relays",
             "Relays begun, by their kind.",
-            {(kind,): count for kind, count in self._relays.items()},
+            {(kind.__name__.lower(),): count for kind, count in self._relays.items()},
             ("kind",),
         )
         yield Family(

@@ -15,6 +15,7 @@ import pytest
 from socksd.address import Destination
 from socksd.app.main import main
 from socksd.codes import Command
+from socksd.events import Asked
 from socksd.observe.access import record
 from tests.observe.closed import SERVED
 
@@ -239,12 +240,21 @@ def test_a_line_of_the_log_is_explained(explain: Any, monkeypatch: pytest.Monkey
 
 
 def test_who_asked_for_nothing_is_explained_by_the_first_octets(explain: Any) -> None:
-    nothing = replace(SERVED, command=None, destination=None, address=None)
+    nothing = replace(
+        SERVED, command=None, destination=None, address=None, asked=Asked.CLIENT, addresses=()
+    )
     out = explain("--log-line", record(nothing))
     assert ": no request\n\nfirst octets: defer" in out
     assert "request:" not in out
     found = json.loads(explain("--log-line", record(nothing), "--json"))
     assert found["question"]["command"] is found["question"]["host"] is None
+
+
+def test_an_association_is_explained_without_a_destination(explain: Any) -> None:
+    udp = replace(SERVED, command=Command.UDP_ASSOCIATE, asked=Asked.REQUEST, addresses=())
+    assert explain("--log-line", record(udp)).partition("\n")[0].endswith(": udp")
+    found = json.loads(explain("--log-line", record(udp), "--json"))
+    assert (found["question"]["command"], found["question"]["host"]) == ("udp", None)
 
 
 class Terminal(io.StringIO):
@@ -276,7 +286,7 @@ def test_there_is_colour_only_on_a_terminal_that_wants_it(
         (["--from", "::1", "--group", "dba", "connect", "a:1"], "--group without --user"),
         (["--from", "::1", "connect", "a:1", "--resolves", "b"], "'b' is a name"),
         (["--from", "::1", "fetch", "a:1"], "invalid choice: 'fetch'"),
-        (["--log-line", "{}"], "the line has no 'user'"),
+        (["--log-line", "{}"], "nothing to explain: a line without what a decision uses"),
     ],
 )
 def test_what_cannot_be_asked_is_said(
