@@ -294,6 +294,8 @@ class Gateway(Service):
         factory = SocksFactory(entrance.name, generation.runtime, self.sessions, entrance.front)
         port = opened(entrance.endpoint, factory, f"listener {entrance.name!r}")
         listener = Listener(entrance.description, factory, port)
+        if type(port) is Port and port.factory is factory:
+            port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # what is accepted has it, too
         _share(listener, generation.board)
         self.sessions.door.guard(port)
         _log.info(
@@ -308,6 +310,7 @@ class Gateway(Service):
         for listener in listeners:
             self.sessions.door.forget(listener.port)
             _run(listener.port.stopListening)
+            _share(listener, self.generation.board, closing=True)
 
     def _left(self, runtime: Runtime) -> None:
         """Stop what only a generation needed that no session keeps any more."""
@@ -322,18 +325,18 @@ class Gateway(Service):
                         _run(part.stop)
 
 
-def _share(listener: Listener, board: ISwitchboard | None) -> None:
+def _share(listener: Listener, board: ISwitchboard | None, *, closing: bool = False) -> None:
     """
     Have the switchboard accept what comes to a listener, if a socket is all that it takes.
 
     Only at a plain TCP port, of Twisted's own making, with nothing (TLS, a
     PROXY header) between an accepted socket and a session. Asked again by a
-    reload, which may put something in between.
+    reload, which may put something in between; and by who is *closing* it, to
+    be forgotten.
     """
     port, factory = listener.port, listener.factory
     if board is not None and type(port) is Port and port.factory is factory:
-        port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # what is accepted has it, too
-        plain = factory.front is None
+        plain = factory.front is None and not closing
         board.listen(port, partial(factory.accept, board) if plain else None)
 
 

@@ -80,6 +80,7 @@ class Switched(Connection):
         self._descriptor = sock.fileno()
         self._reading = True
         self._writing = False
+        self._unheard = False  # nobody reads what we write: to be told behind what is unread
         self.true = true or 0
         if true is None:
             board.watch(self._descriptor, self)
@@ -111,7 +112,7 @@ class Switched(Connection):
 
     def startWriting(self) -> None:
         """Write when there is room."""
-        if not self._writing:
+        if not self._writing and not self._unheard:
             self._writing = True
             if self.true & EPOLLOUT:
                 self._board.soon(self)
@@ -129,10 +130,14 @@ class Switched(Connection):
             why = self.doRead()
             if why is not None:
                 # What waits to be written still goes: the other side may read on.
-                self._ended(why, reading=True)
+                self._ended(CONNECTION_LOST if self._unheard else why, reading=True)
         if self._writing and self.true & EPOLLOUT:
             why = self.doWrite()  # type: ignore[no-untyped-call]  # Twisted's
-            if why is not None:
+            if why is not None and self._reading and self.true & READABLE:
+                # Who has sent all and closed answers what we send by a reset, before
+                # we have read it all: TLS does so, to close_notify. It comes first.
+                self._writing, self._unheard = False, True
+            elif why is not None:
                 self._ended(why, reading=False)
             elif self._writing and self.true & EPOLLOUT:
                 self._board.soon(self)

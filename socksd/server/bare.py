@@ -48,7 +48,7 @@ class BareEnd(End):
         bare: See :class:`~socksd.interfaces.IBareEnd`.
     """
 
-    __slots__ = ("_board", "_made", "_name", "_sock", "_true", "bare")
+    __slots__ = ("_board", "_descriptor", "_made", "_name", "_sock", "_true", "bare")
 
     def __init__(
         self, board: ISwitchboard, sock: SocketType, name: SocketName, true: int | None = None
@@ -67,14 +67,15 @@ class BareEnd(End):
         self.bare = True
         self._board = board
         self._sock = sock
+        self._descriptor = sock.fileno()
         self._name = name
         self._made: IEndTransport | None = None
         if true is None:
             self._true = 0
-            board.watch(sock.fileno(), self)
+            board.watch(self._descriptor, self)
             return
         self._true = true
-        board.hand_over(sock.fileno(), self)
+        board.hand_over(self._descriptor, self)
         if true & _READABLE:  # which will not be told again
             board.soon(self)
 
@@ -94,7 +95,7 @@ class BareEnd(End):
 
     def fileno(self) -> int:
         """Give the socket's descriptor."""
-        return self._sock.fileno()
+        return self._descriptor
 
     def near(self) -> tuple[IPAddress, int]:
         """Give our own side's address and port."""
@@ -128,7 +129,7 @@ class BareEnd(End):
         """Tell *by*, and nobody else, what happens to the socket."""
         self.bare = False
         self._carrier = by
-        self._board.hand_over(self._sock.fileno(), cast("IWatched", by))
+        self._board.hand_over(self._descriptor, by)  # type: ignore[arg-type]  # it is both
         return self._sock, self._true
 
     def hang_up(self, reason: Failure) -> None:
@@ -137,7 +138,7 @@ class BareEnd(End):
             with suppress(OSError):  # it is not connected any more
                 self._sock.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
         self._loss = reason
-        self._board.closing(self._sock.fileno())
+        self._board.closing(self._descriptor)
         self._sock.close()
 
     # -- what the switchboard tells (IWatched) -------------------------------

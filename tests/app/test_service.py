@@ -167,7 +167,9 @@ def test_what_comes_to_a_plain_port_is_watched_by_the_switchboard(
             scene.gateway.adopt(
                 replace(generation, entrances=(replace(entrance, front=front),), parts=())
             )
-        assert [port for port, _ in listened] == [endpoint.port] * 3
+        scene.gateway.adopt(replace(generation, entrances=(), parts=()))
+        assert [port for port, _ in listened] == [endpoint.port] * 4
+        assert listened.pop()[1] is None, "closed, it is forgotten"
         (_, first), (_, between), (_, last) = listened
         assert between is None
         assert first.func == last.func == cast("Any", endpoint.port.factory).accept
@@ -447,6 +449,21 @@ def test_the_bound_on_sessions_is_that_of_the_new_configuration() -> None:
     scene.gateway.adopt(scene.generation({"office": None}, sessions=1))
     client = scene.connect()
     assert scene.world.sessions.door.overrun
+    client.receive_reset()
+    outcome(scene.gateway.stopService())
+
+
+def test_a_shut_door_stays_shut_for_listeners_that_go_on() -> None:
+    """Who reads a port may be another one from now on."""
+    port = FakePort()
+    scene = Scene(port)
+    scene.gateway.startService()
+    scene.gateway.adopt(scene.generation({"office": None}, sessions=1))
+    client = scene.connect()
+    stopped: list[bool] = []
+    port.stopReading = lambda: stopped.append(True)  # type: ignore[method-assign]
+    scene.gateway.adopt(scene.generation({"office": None}, sessions=1))
+    assert stopped
     client.receive_reset()
     outcome(scene.gateway.stopService())
 

@@ -221,6 +221,23 @@ def test_what_is_known_of_a_socket_is_not_told_again(scene: Scene) -> None:
         end.lose(connectionDone)
 
 
+def test_what_is_known_need_not_be_more_than_that_it_is_there(scene: Scene) -> None:
+    sock, far = pair()
+    with far:
+        sock.setblocking(False)
+        first = Relay()
+        scene.board.watch(sock.fileno(), first)
+        scene.settle()
+        assert first.heard == EPOLLOUT
+        end, carrier = BareEnd(scene.board, sock, sock.getpeername(), first.heard), Carrier()
+        end.carried_by(carrier)
+        assert not scene.board._soon
+        far.send(b"x")
+        scene.settle()
+        assert carrier.told == [b"x"]
+        end.lose(connectionDone)
+
+
 def test_a_turn_for_nothing_is_harmless(scene: Scene) -> None:
     scene.settle()
     scene.end.hear(EPOLLIN)
