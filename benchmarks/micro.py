@@ -41,7 +41,7 @@ from socksd.events import (
 )
 from socksd.facts import ANONYMOUS, Decision, Facts, Verdict
 from socksd.observe.access import AccessLog
-from socksd.observe.fanout import observers
+from socksd.observe.fanout import Observers
 from socksd.observe.log import PeopleLog
 from socksd.observe.metrics import Metrics
 from socksd.policy.load import load_rules
@@ -202,10 +202,10 @@ def event_figures() -> Iterator[tuple[str, float]]:
         events = session_events(1)
         access.open()
         for name, tell in (
-            ("access log", observers(access)),
-            ("log for people", observers(people)),
-            ("metrics", observers(Metrics())),
-            ("all observers", observers(people, access, Metrics())),
+            ("access log", Observers(access)),
+            ("log for people", Observers(people)),
+            ("metrics", Observers(Metrics())),
+            ("all observers", Observers(people, access, Metrics())),
         ):
             yield f"events of a session, told: {name}", microseconds(partial(told, tell, events))
         people.close()

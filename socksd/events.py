@@ -6,12 +6,16 @@ pairs (``Resolved`` or ``ResolveFailed``, ``Connected`` or ``ConnectFailed``)
 and in exactly one ``SessionClosed``; one with the outcome DENIED comes after
 exactly one ``Denied``. A BIND has ``PortOpened`` and, if its peer comes,
 ``PeerArrived`` instead. Passwords and payload are never in one.
+
+What goes well before the end, which is most of them, is told only to an
+observer that hears it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from typing import get_args
 
 from socksd.address import Destination, IPAddress
 from socksd.codes import Command, Method, ReplyCode
@@ -258,3 +262,8 @@ Event = (
 )
 
 Observer = Callable[[Event], None]
+
+
+def heard(observer: Observer) -> frozenset[type[Event]]:
+    """Give what *observer* wants to hear: its attribute ``hears`` says; without one, everything."""
+    return frozenset(getattr(observer, "hears", get_args(Event)))

@@ -29,7 +29,7 @@ from socksd.app.signals import OnSignal
 from socksd.errors import ConfigError, Problem
 from socksd.facts import DIRECT
 from socksd.interfaces import IRelay
-from socksd.observe.fanout import observers
+from socksd.observe.fanout import Observers
 from socksd.observe.metrics import ReactorLag
 from socksd.policy.cases import failures
 from socksd.relay.choose import choose
@@ -199,7 +199,7 @@ def build(
             unasked=any(rule.unasked for rule in policy.rules),
         ),
         advertise=config.udp.advertise,
-        observer=observers(*listening),
+        observer=Observers(*listening),
         deadlines=Deadlines(**attrs.asdict(deadlines)),
         early_data=config.limits.early_data,
         refusals=lasting.refusals.page,

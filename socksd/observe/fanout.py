@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import get_args
+from typing import Final
 
 from twisted.logger import Logger
 
-from socksd.events import Event, Observer
+from socksd.events import Event, Observer, heard
 
 _log = Logger("socksd")
 
-_KINDS: tuple[type[Event], ...] = get_args(Event)
+_NOBODY: Final[tuple[tuple[int, Observer], ...]] = ()
 
 
-def observers(*many: Observer) -> Observer:
+class Observers:
     """
     Tell each of *many*, in order, whatever becomes of the others.
 
@@ -24,34 +24,43 @@ def observers(*many: Observer) -> Observer:
     An observer that raises is a bug of ours, and no session shall suffer from
     it. Its traceback is logged the first time a kind of event fails in a kind
     of way; then only the count, at 10, 100, 1000, ... times.
-    """
-    failures: Counter[tuple[int, type[Event], type[Exception]]] = Counter()
-    hearing = {
-        kind: [(i, each) for i, each in enumerate(many) if kind in getattr(each, "hears", _KINDS)]
-        for kind in _KINDS
-    }
 
-    def tell(event: Event) -> None:
-        for position, observer in hearing[type(event)]:
+    Attributes:
+        hears: The kinds of events that somebody hears.
+    """
+
+    def __init__(self, *many: Observer) -> None:
+        heard_by = [heard(each) for each in many]
+        self.hears: frozenset[type[Event]] = frozenset().union(*heard_by)
+        self._hearing = {
+            kind: tuple((i, each) for i, each in enumerate(many) if kind in heard_by[i])
+            for kind in self.hears
+        }
+        self._failures: Counter[tuple[int, type[Event], type[Exception]]] = Counter()
+
+    def __call__(self, event: Event) -> None:
+        """Observe *event*."""
+        for position, observer in self._hearing.get(type(event), _NOBODY):
             try:
                 observer(event)
             except Exception as error:  # noqa: BLE001 -- whatever it is, see above
-                kind = position, type(event), type(error)
-                failures[kind] += 1
-                count = failures[kind]
-                if count == 1:
-                    _log.failure(
-                        "observer {observer!r} failed on {event}",
-                        observer=observer,
-                        event=type(event).__name__,
-                    )
-                elif str(count).rstrip("0") == "1":
-                    _log.error(
-                        "observer {observer!r} has failed on {event} {count} times: {error}",
-                        observer=observer,
-                        event=type(event).__name__,
-                        count=count,
-                        error=type(error).__name__,
-                    )
+                self._failed(position, observer, event, error)
 
-    return tell
+    def _failed(self, position: int, observer: Observer, event: Event, error: Exception) -> None:
+        kind = position, type(event), type(error)
+        self._failures[kind] += 1
+        count = self._failures[kind]
+        if count == 1:
+            _log.failure(
+                "observer {observer!r} failed on {event}",
+                observer=observer,
+                event=type(event).__name__,
+            )
+        elif str(count).rstrip("0") == "1":
+            _log.error(
+                "observer {observer!r} has failed on {event} {count} times: {error}",
+                observer=observer,
+                event=type(event).__name__,
+                count=count,
+                error=type(error).__name__,
+            )

@@ -81,8 +81,9 @@ async def resolve(session: Session, facts: Facts, name: str) -> dict[IPAddress, 
         seconds = session.runtime.clock.seconds() - started
         session.tell(ResolveFailed(session.number, refused.reason, seconds))
         raise
-    seconds = session.runtime.clock.seconds() - started
-    session.tell(Resolved(session.number, tuple(found), seconds))
+    if Resolved in session.runtime.hears:
+        seconds = session.runtime.clock.seconds() - started
+        session.tell(Resolved(session.number, tuple(found), seconds))
     answers = {}
     for candidate in (facts.at(address) for address in found):
         assert candidate.address is not None  # at() has set it
@@ -123,7 +124,8 @@ async def _dial(
         target.transport.abortConnection()
         raise RuntimeError(f"dialled {address}, which was not judged")
     session.address, session.decision = address, decision
-    session.tell(Connected(session.number, address, clock.seconds() - started))
+    if Connected in session.runtime.hears:
+        session.tell(Connected(session.number, address, clock.seconds() - started))
     return target
 
 

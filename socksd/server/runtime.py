@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from twisted.internet.interfaces import IReactorTime
 
 from socksd.address import Destination, Host, IPAddress
-from socksd.events import Observer
+from socksd.events import Event, Observer, heard
 from socksd.facts import Facts
 from socksd.interfaces import (
     IAssociation,
@@ -52,6 +52,7 @@ class Runtime:
             user, has been refused; plain text instead of HTML where it is
             given ``True``.
         waiting: Who waits for what of the deadlines, by their names.
+        hears: What of the events the observer wants to hear of; the frequent others are not made.
     """
 
     clock: IReactorTime
@@ -71,6 +72,7 @@ class Runtime:
     limited: Mapping[str, Callable[[Facts, IEnd, IEnd], IRelay]] = field(default_factory=dict)
     budgets: Mapping[str, Callable[[Facts], IBudget]] = field(default_factory=dict)
     waiting: Mapping[str, Waiting] = field(init=False, repr=False, compare=False)
+    hears: frozenset[type[Event]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         waiting = {
@@ -78,3 +80,4 @@ class Runtime:
             for each in fields(self.deadlines)
         }
         object.__setattr__(self, "waiting", waiting)
+        object.__setattr__(self, "hears", heard(self.observer))

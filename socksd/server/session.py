@@ -145,7 +145,8 @@ class Session:
         if waited:  # for a header or TLS: it has less time than others, and waits alone
             self._waiting = Waiting(runtime.clock, runtime.deadlines.handshake - waited)
         self._waiting.add(self)
-        self.tell(SessionOpened(number, facts.client, client_port, facts.listener))
+        if SessionOpened in runtime.hears:
+            self.tell(SessionOpened(number, facts.client, client_port, facts.listener))
 
     # -- what the client's end tells us (ICarrier) ---------------------------
 
@@ -217,10 +218,11 @@ class Session:
 
     def ask(self, facts: Facts) -> Decision:
         """Ask the policy."""
-        self.decision = self.runtime.policy.decide(facts)
+        self.decision = decision = self.runtime.policy.decide(facts)
         self._asked = facts
-        self.tell(Decided(self.number, self.decision, facts.address))
-        return self.decision
+        if Decided in self.runtime.hears:
+            self.tell(Decided(self.number, decision, facts.address))
+        return decision
 
     async def outcome_of(self, running: Deferred[Any]) -> Any:
         """
@@ -328,7 +330,8 @@ class Session:
     def requested(self, request: Request) -> None:
         """Carry a request out."""
         self.request = request
-        self.tell(RequestReceived(self.number, request.command, request.destination))
+        if RequestReceived in self.runtime.hears:
+            self.tell(RequestReceived(self.number, request.command, request.destination))
         if request.command is Command.UDP_ASSOCIATE and isinstance(self.end, Protected):
             # Its datagrams would have to be protected, too: RFC 1961 section 5.
             reason = "datagrams cannot be protected as this session is"

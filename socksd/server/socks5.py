@@ -61,7 +61,8 @@ class Socks5:
         acceptable = session.methods()
         method = next((m for m in acceptable if m in greeting.methods), Method.NO_ACCEPTABLE)
         session.end.send(self._handshake.choose(method))
-        session.tell(MethodChosen(session.number, method, greeting.methods))
+        if MethodChosen in session.runtime.hears:
+            session.tell(MethodChosen(session.number, method, greeting.methods))
         if method is Method.NO_ACCEPTABLE:
             offered = ", ".join(f"{number:#04x}" for number in greeting.methods[:16])
             session.finish(Outcome.NO_METHOD, f"offered only {offered}")

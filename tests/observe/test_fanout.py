@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 from twisted.logger import capturedLogs, formatEvent
 
-from socksd.events import Event, Resolved, SessionOpened
+from socksd.events import Event, Resolved, SessionClosed, SessionOpened, heard
 from socksd.observe.access import AccessLog
 from socksd.observe.counters import RuleCounters
-from socksd.observe.fanout import observers
+from socksd.observe.fanout import Observers
 from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
 from socksd.observe.refusals import Refusals
@@ -34,7 +34,7 @@ class Broken:
 
 def test_every_observer_hears_every_event() -> None:
     one, other = Recorder(), Recorder()
-    tell = observers(one, other)
+    tell = Observers(one, other)
     tell(OPENED)
     tell(RESOLVED)
     assert one.events == other.events == [OPENED, RESOLVED]
@@ -45,11 +45,30 @@ def test_one_that_says_what_it_hears_hears_nothing_else() -> None:
         hears = (Resolved,)
 
     picky, other = Picky(), Recorder()
-    tell = observers(picky, other)
+    tell = Observers(picky, other)
     tell(OPENED)
     tell(RESOLVED)
     assert picky.events == [RESOLVED]
     assert other.events == [OPENED, RESOLVED]
+    assert tell.hears == set(get_args(Event))
+
+
+def test_what_nobody_hears_is_known() -> None:
+    """So that it need not be made; who tells it all the same does no harm."""
+
+    class Picky(Recorder):
+        hears: tuple[type[Event], ...] = (Resolved,)
+
+    class Other(Picky):
+        hears = (SessionClosed, Resolved)
+
+    picky, other = Picky(), Other()
+    tell = Observers(picky, other)
+    assert tell.hears == {Resolved, SessionClosed}
+    assert heard(tell) == tell.hears
+    tell(OPENED)
+    tell(RESOLVED)
+    assert picky.events == other.events == [RESOLVED]
 
 
 def test_ours_hear_all_that_they_look_at() -> None:
@@ -64,7 +83,7 @@ def test_one_that_fails_stops_neither_the_others_nor_the_session(
     logged_errors: list[dict[str, Any]],
 ) -> None:
     other = Recorder()
-    observers(Broken(), other)(OPENED)
+    Observers(Broken(), other)(OPENED)
     assert other.events == [OPENED]
     (error,) = logged_errors
     assert formatEvent(error) == "observer Broken failed on SessionOpened"
@@ -76,7 +95,7 @@ def test_a_failure_is_logged_once_then_counted_in_powers_of_ten(
     logged_errors: list[dict[str, Any]],
 ) -> None:
     """An observer that always fails must not make two lines of each event."""
-    tell = observers(Broken())
+    tell = Observers(Broken())
     with capturedLogs() as logged:
         for _ in range(2345):
             tell(OPENED)
@@ -91,7 +110,7 @@ def test_a_failure_is_logged_once_then_counted_in_powers_of_ten(
 
 def test_each_kind_of_failure_is_logged(logged_errors: list[dict[str, Any]]) -> None:
     broken = Broken()
-    tell = observers(broken, Broken())
+    tell = Observers(broken, Broken())
     tell(OPENED)
     tell(RESOLVED)
     broken.error = KeyError

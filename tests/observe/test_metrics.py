@@ -25,7 +25,7 @@ from socksd.events import (
     SessionClosed,
     SessionOpened,
 )
-from socksd.observe.fanout import observers
+from socksd.observe.fanout import Observers
 from socksd.observe.metrics import (
     BOUNDS,
     LAG_EVERY,
@@ -130,7 +130,7 @@ def test_it_is_told_of_what_it_counts_and_of_nothing_else() -> None:
     metrics = Metrics()
     assert SessionClosed in metrics.hears
     before = list(metrics.families())
-    observers(metrics)(SessionOpened(1, CLIENT, 1, "office"))
+    Observers(metrics)(SessionOpened(1, CLIENT, 1, "office"))
     assert list(metrics.families()) == before
 
 

@@ -19,6 +19,7 @@ from socksd.events import (
     ConnectFailed,
     Decided,
     Denied,
+    Event,
     LoggedIn,
     LoginRefused,
     MethodChosen,
@@ -271,6 +272,22 @@ def test_the_events_of_a_session_come_in_order(login_world: World) -> None:
         Connected(1, address, 2),
     ]
     assert the_end(world).user == "alice"
+
+
+def test_what_nobody_hears_is_not_told(login_world: World) -> None:
+    """Of what goes well before the end."""
+    world = login_world
+
+    def observer(event: Event) -> None:
+        world.events(event)
+
+    observer.hears = (Denied, SessionClosed)  # type: ignore[attr-defined]  # as classes have it
+    world.factory.runtime = replace(world.runtime, observer=observer)
+    world.connect().receive(LOGIN_GREETING + LOGIN + NAMED)
+    world.resolver.pending.deferreds[0].callback(addresses("192.0.2.9"))
+    world.egress.answer("192.0.2.9")
+    world.relays[0].end(EndedBy.BOTH)
+    assert {type(event) for event in world.events.events} == {LoggedIn, SessionClosed}
 
 
 # -- routes and limits ---------------------------------------------------------
