@@ -183,7 +183,7 @@ def ports(value: object) -> range:
 def hours(value: object) -> Hours:
     """Read ``mon-fri 07:00-20:00 Europe/Berlin``; either days or times may be missing."""
     text = some_text(value)
-    found = _HOURS.fullmatch(text)
+    found = _HOURS.fullmatch(text) if text.isprintable() else None
     if found is None or not (found["days"] or found["times"]):
         raise Wrong(f'{text!r} is no time; write one as "mon-fri 07:00-20:00 Europe/Berlin"')
     days, times, where = found.groups()
