@@ -461,7 +461,7 @@ def test_a_shut_door_stays_shut_for_listeners_that_go_on() -> None:
     scene.gateway.adopt(scene.generation({"office": None}, sessions=1))
     client = scene.connect()
     stopped: list[bool] = []
-    port.stopReading = lambda: stopped.append(True)  # type: ignore[method-assign]
+    port.stopReading = lambda: stopped.append(True)  # type: ignore[method-assign]  # to see it called
     scene.gateway.adopt(scene.generation({"office": None}, sessions=1))
     assert stopped
     client.receive_reset()
