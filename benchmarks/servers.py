@@ -163,11 +163,14 @@ def socksd_observed(directory: Path) -> Iterator[Running]:
     set_password(users, "benchmark", "benchmark", cost=4)
     login = f'[auth]\nauthenticators = ["htpasswd:{users}"]\nanonymous = ["127.0.0.0/8"]\n'
     page = f'[dashboard]\nendpoint = "tcp:{port}:interface={HOST}"\nusers = ["benchmark"]\n'
-    with (
-        socksd(directory, config=POLICY + METRICS + login + page) as server,
-        looking(HOST, port, "benchmark", "benchmark"),
-    ):
-        yield server
+    with socksd(directory, config=POLICY + METRICS + login + page) as server:
+        end = time.monotonic() + _START
+        while not _accepts(port):  # which it does a moment after the listeners
+            if time.monotonic() > end:
+                raise NotStartedError("has no dashboard")
+            time.sleep(0.02)
+        with looking(HOST, port, "benchmark", "benchmark"):
+            yield server
 
 
 # -- the peers -----------------------------------------------------------------
