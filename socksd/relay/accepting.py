@@ -27,8 +27,8 @@ class Accepting:
     """
     Accepts what comes to a port of Twisted's, which stays what is closed, shut and opened.
 
-    The reactor's own road makes of each connection two addresses and a transport, 30 us
-    of the 380 that one took as a whole.
+    The reactor's own road makes an address, a protocol and a transport of each
+    connection, which most sessions do without.
     """
 
     __slots__ = ("_accept", "_board", "_port", "_reads")
