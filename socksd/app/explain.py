@@ -40,9 +40,9 @@ from socksd.app import asked
 from socksd.app.config import Config, as_rate
 from socksd.app.logged import question_of
 from socksd.app.tap import configured
-from socksd.codes import COMMANDS
+from socksd.codes import COMMANDS, Command
 from socksd.errors import ConfigError
-from socksd.facts import Decision, Verdict
+from socksd.facts import DIRECT, Decision, Verdict
 from socksd.policy.cases import address, zones_of
 from socksd.policy.explain import Edit, Explanation, Place, Question, Said, Stage, edits, explain
 from socksd.policy.guard import GUARD
@@ -208,7 +208,7 @@ def as_lines(
     if not explanation.decision.log:
         yield "  (such a session leaves no line in the logs)"
     if verdict is Verdict.ALLOW:
-        yield from _carried(config, explanation.decision)
+        yield from _carried(config, explanation.decision, question.facts.command)
     if turns or edited:
         yield "and otherwise"
         for turn in turns:
@@ -219,11 +219,13 @@ def as_lines(
             yield f"  if rule {edit.rule} {what}"
 
 
-def _carried(config: Config, decision: Decision) -> Iterator[str]:
+def _carried(config: Config, decision: Decision, command: Command | None) -> Iterator[str]:
     """Say by which way, and within what."""
     route, limit = asked.carried(config, decision)
     source = f", from {' and '.join(map(str, route.source))}" if route else ""
     yield f"  by route {decision.route}{source}"
+    if command not in (None, Command.CONNECT) and decision.route != DIRECT:
+        yield f"  by which there is no {COMMANDS[command]}, so it is refused"
     if limit is not None:
         bandwidth = f"{as_rate(limit.bandwidth)}, " if limit.bandwidth else ""
         idle = limit.idle or config.deadlines.idle

@@ -162,6 +162,16 @@ def test_who_is_allowed_sees_by_which_way_and_within_what(
     assert (found["route"], found["limit"]) == (route, limit)
 
 
+@pytest.mark.parametrize("command", ["bind", "udp"])
+def test_where_a_route_is_for_connections_only_that_is_said(
+    explain: Any, config: str, command: str
+) -> None:
+    Path(config).write_text(POLICY + CARRIED)
+    out = explain("--from", "10.1.0.1", "--user", "bob", command, "198.51.100.1:873")
+    assert f"from 127.0.0.9 and ::1\n  by which there is no {command}, so it is refused\n" in out
+    assert "refused" not in explain("--from", "10.1.0.1", command, "198.51.100.1:22")
+
+
 def test_what_the_guard_takes_back_is_shown_at_the_rule(explain: Any) -> None:
     out = explain(
         "--from", "10.1.0.1", "--user", "bob", "connect", "w.example:80", "--resolves", "10.0.0.1"
