@@ -20,7 +20,7 @@ from socksd.app.making.logins import authenticator_of
 from socksd.app.making.logs import logs_of
 from socksd.app.making.pages import autoconfig_of, control_of, dashboard_of, metrics_of
 from socksd.app.making.parts import Parts
-from socksd.app.making.relays import limited_of, switchboard_of
+from socksd.app.making.relays import budget_of, budgets_of, limited_of, switchboard_of
 from socksd.app.making.ways import egresses_of, missing_sources, resolver_of
 from socksd.app.measures import Measures
 from socksd.app.notify import Manager, Notifier
@@ -34,6 +34,7 @@ from socksd.interfaces import IRelay
 from socksd.observe.fanout import Observers
 from socksd.observe.metrics import ReactorLag
 from socksd.policy.cases import failures
+from socksd.policy.remembered import Remembered
 from socksd.relay.choose import choose
 from socksd.relay.readers import Readers
 from socksd.relay.udp import associate
@@ -188,11 +189,12 @@ def build(
     if autoconfig is not None:
         parts.take(("pac", config.pac.endpoint), lambda: Part(autoconfig.open, autoconfig.close))
     egresses = egresses_of(config, board, reactor)
+    budgets = budgets_of(config, parts, reactor)
     runtime = Runtime(
         clock=reactor,
         dialogues={each.name: dialogues(each.protocols) for each in config.listener},
         authenticator=authenticator,
-        policy=policy,
+        policy=Remembered(policy),
         resolver=resolver,
         egress=egresses.pop(DIRECT),
         relay=relay,
@@ -211,7 +213,8 @@ def build(
         early_data=config.limits.early_data,
         refusals=lasting.refusals.page,
         routes=egresses,
-        limited=limited_of(config, relay, parts, reactor),
+        limited=limited_of(config, relay, budgets),
+        budgets={name: partial(budget_of, each) for name, each in budgets.items()},
     )
     entrances = tuple(
         Entrance(listener.name, made.place, made.endpoint, _front(listener, made))

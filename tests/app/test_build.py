@@ -117,7 +117,7 @@ def test_only_what_has_changed_is_made_anew(
     fresh = {
         part.made_of[0]
         for part in second.parts
-        if part not in first.parts  # type: ignore[index]
+        if part not in first.parts  # type: ignore[index]  # made_of is a tuple, or "log"
     }
     assert fresh == changed
 
@@ -150,7 +150,8 @@ def test_the_access_log_goes_where_it_is_said(
 ) -> None:
     generation = made(f"[log]\n{log}\n", reactor, common)
     (found,) = (part.what for part in generation.parts if isinstance(part.what, kind))
-    assert getattr(found, "_line", None) is line
+    batch = getattr(found, "_batch", None)
+    assert getattr(batch, "_line", None) is line
 
 
 METRICS = '[metrics]\nendpoint = "tcp:9108:interface=127.0.0.1"\n'
@@ -458,7 +459,7 @@ async def test_a_client_is_carried_to_its_target_and_back(
     switched: bool, kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joined = []
-    join = kind.join  # type: ignore[attr-defined]
+    join = kind.join  # type: ignore[attr-defined]  # of a relay's class
     monkeypatch.setattr(kind, "join", lambda *it: joined.append(it[0]) or join(*it))
     config = Config(listener=(Listener(name="here", endpoint="tcp:0:interface=127.0.0.1"),))
     made = build(config, real_reactor, lasting(real_reactor), switched=switched)
