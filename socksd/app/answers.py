@@ -31,6 +31,7 @@ _log = Logger("socksd")
 # What decides without being a rule of the configuration, and what it does.
 UNWRITTEN: Final = (("guard", "deny"), ("default", "deny"), ("why", "allow"))
 LONGEST_TRIAL: Final = 24 * 3600.0  # seconds
+LONGEST_DRAIN: Final = 720 * 3600.0  # as [server] drain
 
 
 class Answers:
@@ -77,6 +78,7 @@ class Answers:
             ("POST", "/v1/kill"): self.kill,
             ("POST", "/v1/reload"): self.reload,
             ("POST", "/v1/confirm"): self.confirm,
+            ("POST", "/v1/drain"): self.drain,
         }
 
     def status(self, _: Body) -> dict[str, Any]:
@@ -93,6 +95,7 @@ class Answers:
             "failed_reloads": reloader.failed,
             "unconfirmed_until": reloader.unconfirmed_until,
             "rolled_back": reloader.rolled_back,
+            "draining_until": gateway.draining_until,
             "listeners": [
                 {"name": each.factory.listener, "address": written(each.port.getHost())}
                 for each in gateway.listeners
@@ -190,17 +193,13 @@ class Answers:
         config = self._gateway.generation.config
         return self._explaining.run(self._in_thread, asked.answer, config, body)
 
-    def reload(self, body: Body) -> dict[str, Any]:
+    def reload(self, body: Body) -> Deferred[dict[str, Any]]:
         """Load the configuration again; ``{"confirm": SECONDS}`` takes it on trial."""
         _only(body, "confirm")
-        trial = body.get("confirm")
-        if trial is not None and (
-            isinstance(trial, bool)
-            or not isinstance(trial, int | float)
-            or not 1 <= trial <= LONGEST_TRIAL
-        ):
-            raise BadBody(f"confirm is a number of seconds, 1 to {LONGEST_TRIAL:g}")
-        count = self._reloader.reload(None if trial is None else float(trial))
+        trial = _seconds(body, "confirm", 1, LONGEST_TRIAL)
+        return self._reloader.reload(trial).addCallback(self._reloaded)
+
+    def _reloaded(self, count: int) -> dict[str, Any]:
         refused = self._gateway.generation.config.reload.refused_sessions
         return {
             "refused_sessions": {"count": count, "fate": fate(refused)},
@@ -213,11 +212,37 @@ class Answers:
         self._reloader.confirm()
         return {}
 
+    def drain(self, body: Body) -> dict[str, Any]:
+        """Stop as SIGTERM does; ``{"seconds": N}`` instead of ``[server] drain``."""
+        _only(body, "seconds")
+        seconds, gateway = _seconds(body, "seconds", 0, LONGEST_DRAIN), self._gateway
+        if seconds is not None and gateway.draining_until is not None:
+            raise Unable("it is draining already; another SIGTERM ends it at once")
+        if gateway.draining_until is None:
+            _log.info("told to drain over the control socket")
+        gateway.drain(seconds)
+        return {"sessions": len(gateway.sessions), "draining_until": gateway.draining_until}
+
 
 def _only(body: Body, *known: str) -> None:
     for key in body:
         if key not in known:
             raise BadBody(f"there is no {key!r}")
+
+
+def _seconds(body: Body, key: str, least: float, most: float) -> float | None:
+    """
+    Read a time; ``None`` where there is none.
+
+    Raises:
+        BadBody: It is something else.
+    """
+    value = body.get(key)
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
+        return float(value)
+    raise BadBody(f"{key} is a number of seconds, {least:g} to {most:g}")
 
 
 def _descending(items: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import attrs
+from twisted.internet.error import ReactorNotRunning
 
 from socksd.app.answers import UNWRITTEN, Answers
 from socksd.app.collector import calm
@@ -75,6 +77,12 @@ def assemble(
     generation = made(source.parse(text), ())
     sessions = Sessions(Door(reactor, generation.config.limits.sessions))
     gateway = Gateway(generation, sessions, reactor)
+
+    def leave() -> None:
+        with suppress(ReactorNotRunning):  # a signal was quicker
+            reactor.stop()
+
+    gateway.leave = leave
     reloader = Reloader(
         gateway, source, made, reactor, text=text, rolled_back=rolled_back, adopted=adopted
     )

@@ -113,6 +113,9 @@ class Gateway(Service):
         listeners: Those that are open, in the order of the configuration.
         beside: What runs as long as the service does, whatever the configuration.
         ends: Called when it begins to stop, with how long that may take, in seconds.
+        leave: Has the process stop this service, and end.
+        draining_until: When the sessions that are left are ended, in seconds since
+            the epoch; ``None`` while it serves.
     """
 
     name = "socksd"
@@ -123,6 +126,9 @@ class Gateway(Service):
         self.listeners: list[Listener] = []
         self.beside: list[Part] = []
         self.ends: list[Callable[[float], object]] = []
+        self.leave: Callable[[], object] = self.stopService
+        self.draining_until: float | None = None
+        self._patience = 0.0  # seconds that sessions have to end by themselves
         self._clock = clock
         self._drained: Deferred[None] | None = None  # while sessions are waited for
         self._hurried = False
@@ -229,7 +235,7 @@ class Gateway(Service):
 
     async def _drain(self) -> None:
         """Let sessions end by themselves, for as long as they may."""
-        seconds = self.generation.config.server.drain
+        seconds = self._patience
         if not len(self.sessions) or not seconds or self._hurried:
             return
         _log.info(
@@ -251,12 +257,30 @@ class Gateway(Service):
         if drained is not None:
             drained.callback(None)
 
+    def drain(self, seconds: float | None = None) -> None:
+        """
+        Have the process end as SIGTERM does, as soon as who asks for it has been answered.
+
+        Args:
+            seconds: What sessions have to end by themselves; ``None`` for what is
+                configured. Once it is under way that stays as it is.
+        """
+        if self.draining_until is None:
+            self._be_patient(seconds)
+            self._clock.callLater(0, self.leave)
+
     def stopService(self) -> Deferred[None]:
         """Stop listening, drain, then end every session, and tell how it ended."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's
+        if self.draining_until is None:
+            self._be_patient(None)
         for end in self.ends:
-            end(self.generation.config.server.drain)
+            end(self._patience)
         return Deferred.fromCoroutine(self._stop())
+
+    def _be_patient(self, seconds: float | None) -> None:
+        self._patience = self.generation.config.server.drain if seconds is None else seconds
+        self.draining_until = time.time() + self._patience
 
     def _opened(self, generation: Generation) -> tuple[list[Listener], list[Listener]]:
         """

@@ -68,7 +68,7 @@ def answers(scene: Scene, counters: RuleCounters, leaks: Leaks) -> Answers:
 
 def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
     scene.change(LISTENER + '[dashboard]\nendpoint = "unix:/x"\n')
-    scene.reloader.reload()
+    scene.reload()
     routes = answers.routes()
     assert set(routes) == {
         ("GET", "/v1/status"),
@@ -83,6 +83,7 @@ def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
         ("POST", "/v1/kill"),
         ("POST", "/v1/reload"),
         ("POST", "/v1/confirm"),
+        ("POST", "/v1/drain"),
     }
     for (_, path), handler in routes.items():
         if path == "/v1/confirm":
@@ -94,7 +95,7 @@ def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
 
 def test_status_says_what_runs(answers: Answers, scene: Scene) -> None:
     scene.relaying()
-    scene.reloader.reload()
+    scene.reload()
     scene.relaying()
     status = answers.status({})
     assert status["config"] == scene.path
@@ -175,7 +176,7 @@ def test_the_configuration_is_the_one_in_force(answers: Answers, scene: Scene) -
     assert before["path"] == scene.path
     scene.change("", DENIES)
     assert answers.config({}) == before
-    answers.reload({"confirm": 60})
+    outcome(answers.reload({"confirm": 60}))
     assert answers.config({})["config"]["rule"] == [{"id": "no", "action": "deny"}]
     scene.reactor.advance(60)
     assert answers.config({}) == before
@@ -184,7 +185,7 @@ def test_the_configuration_is_the_one_in_force(answers: Answers, scene: Scene) -
 def test_a_reload_says_what_it_means_for_sessions(answers: Answers, scene: Scene) -> None:
     scene.relaying()
     scene.change('refused_sessions = "2m"\n', DENIES)
-    assert answers.reload({}) == {
+    assert outcome(answers.reload({})) == {
         "refused_sessions": {"count": 1, "fate": "cut in 120 s"},
         "unconfirmed_until": None,
     }
@@ -192,7 +193,7 @@ def test_a_reload_says_what_it_means_for_sessions(answers: Answers, scene: Scene
 
 def test_a_trial_is_confirmed(answers: Answers, scene: Scene) -> None:
     scene.change("# new\n")
-    until = answers.reload({"confirm": 60})["unconfirmed_until"]
+    until = outcome(answers.reload({"confirm": 60}))["unconfirmed_until"]
     assert until == scene.reloader.unconfirmed_until is not None
     assert answers.confirm({}) == {}
     assert scene.kept.text() == scene.text
@@ -203,20 +204,45 @@ def test_a_trial_is_confirmed(answers: Answers, scene: Scene) -> None:
 @pytest.mark.parametrize("trial", ["5m", True, 0, -1, 1e9, float("nan"), [], {}])
 def test_a_trial_that_is_no_time_is_refused(answers: Answers, scene: Scene, trial: Any) -> None:
     with pytest.raises(BadBody, match="confirm is a number of seconds, 1 to 86400"):
-        answers.reload({"confirm": trial})
+        outcome(answers.reload({"confirm": trial}))
     assert scene.reloader.reloads == 0
+
+
+def test_who_drains_is_told_until_when(answers: Answers, scene: Scene) -> None:
+    scene.relaying()
+    left: list[None] = []
+    scene.gateway.leave = lambda: left.append(None)
+    assert answers.status({})["draining_until"] is None
+    answer = answers.drain({"seconds": 60})
+    assert answer == {"sessions": 1, "draining_until": scene.gateway.draining_until}
+    assert answers.status({})["draining_until"] == answer["draining_until"] is not None
+    assert answers.drain({}) == answer, "to look at it once more does no harm"
+    with pytest.raises(Unable, match="draining already"):
+        answers.drain({"seconds": 5})
+    scene.reactor.advance(0)
+    assert left == [None]
+
+
+@pytest.mark.parametrize("seconds", ["5m", True, -1, 1e9, float("nan"), []])
+def test_a_drain_that_is_no_time_is_refused(answers: Answers, scene: Scene, seconds: Any) -> None:
+    with pytest.raises(BadBody, match="seconds is a number of seconds, 0 to "):
+        answers.drain({"seconds": seconds})
+    assert scene.gateway.draining_until is None
 
 
 def test_what_nobody_knows_is_refused(answers: Answers, scene: Scene) -> None:
     """A misspelt "confirm" would be a reload for good."""
     with pytest.raises(BadBody, match="there is no 'confrim'"):
-        answers.reload({"confrim": 60})
+        outcome(answers.reload({"confrim": 60}))
     with pytest.raises(BadBody, match="there is no 'x'"):
         answers.confirm({"x": 1})
+    with pytest.raises(BadBody, match="there is no 'within'"):
+        answers.drain({"within": 1})
+    assert scene.gateway.draining_until is None
     assert scene.reloader.reloads == 0
 
 
 def test_problems_are_the_configurations(answers: Answers, scene: Scene) -> None:
     scene.change("", "nonsense = 1\n")
     with pytest.raises(ConfigError, match="nonsense: there is no such key"):
-        answers.reload({})
+        outcome(answers.reload({}))

@@ -245,6 +245,49 @@ def test_who_insists_does_not_wait() -> None:
     assert scene.clock.getDelayedCalls() == []
 
 
+def test_who_asks_for_the_end_says_how_long_sessions_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process is told to end a turn later: by then who has asked is answered."""
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    scene, told = Scene(FakePort()), []
+    heard: list[float] = []
+    scene.gateway.ends.append(heard.append)
+    scene.gateway.leave = lambda: told.append(scene.gateway.stopService())
+    scene.gateway.startService()
+    client = scene.connect()
+    assert scene.gateway.draining_until is None
+    scene.gateway.drain(5.0)
+    scene.gateway.drain(500.0)
+    assert scene.gateway.draining_until == 1005.0
+    assert not told
+    scene.clock.advance(0)
+    assert heard == [5.0]
+    scene.clock.advance(4.9)
+    assert client.gone is None
+    scene.clock.advance(0.1)
+    (stopped,) = told
+    outcome(stopped)
+    assert client.gone == "reset"
+
+
+def test_without_a_time_of_its_own_it_is_the_configured_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    scene = Scene(FakePort())
+    scene.gateway.generation = scene.generation({"office": FakePort()}, drain=60.0)
+    scene.gateway.startService()
+    scene.gateway.drain()
+    assert scene.gateway.draining_until == 1060.0
+    scene.clock.advance(0)
+    assert not scene.gateway.running
+    other = Scene(FakePort())
+    other.gateway.startService()
+    other.gateway.stopService()
+    assert other.gateway.draining_until == 1000.0, "a signal counts, too"
+
+
 def test_a_service_says_what_it_does() -> None:
     scene = Scene(FakePort())
     scene.gateway.startService()
