@@ -97,6 +97,7 @@ def assemble(
         reloader.begins, reloader.ends = notifier.reloading, notifier.ready
     gateway.beside.append(Part(calm))
     common.watching.gateway = gateway
+    measures = Measures(gateway, reloader, common.counters, common.metrics)
     answers = Answers(
         gateway,
         reloader,
@@ -104,10 +105,11 @@ def assemble(
         common.leaks,
         common.watching.traffic,
         common.watching.denials,
+        measures,
         reactor,
     )
     common.routes.update(answers.routes())
-    common.measures.append(Measures(gateway, reloader, common.counters, common.metrics))
+    common.measures.append(measures)
     return gateway
 
 
