@@ -46,6 +46,8 @@ def metrics_of(
         return None
 
     def sample() -> Deferred[Callable[[], bytes]]:
+        if lasting.whole is not None:
+            return lasting.whole.sample(render)
         families = tuple(chain.from_iterable(ask() for ask in lasting.measures))
         return succeed(partial(render, chain(families, process())))
 
@@ -73,11 +75,16 @@ def dashboard_of(
     if endpoint is None:
         return None
     watching = lasting.watching
+    subscribe = watching.subscribe
+    if lasting.whole is not None:
+        from socksd.app.following import Following
+
+        subscribe = Following(lasting.whole.rounds, reactor).subscribe
     return Dashboard(
         partial(_opened, endpoint, "dashboard"),
         lasting.routes,
         Gate(watching.log_in, watching.admits, lambda peer: client_of(cast("IAddress", peer))[0]),
-        watching.subscribe,
+        subscribe,
         reactor,
     )
 
