@@ -239,6 +239,7 @@ class SessionClosed:
     logged: bool = True  # False: the rule wants no line of it in any log
     userid: str | None = None  # what a SOCKS4 client said of itself, unverified; escape it
     certificate: str | None = None  # SHA-256 of the client's, verified, in hex
+    protocol: str | None = None  # as [[listener]] calls it; None: it has said nothing of any
 
 
 Event = (

@@ -65,9 +65,10 @@ def session(event: SessionClosed) -> str:
     The request, ``via`` (the address that was dialled) and ``rule`` are
     missing where the session did not get that far, ``reason`` where there is
     nothing to explain. ``userid`` is what a client of SOCKS4 claims to be.
-    ``up`` is octets from the client, ``down`` to it.
+    ``up`` is octets from the client, ``down`` to it. ``protocol`` is missing
+    where the client has spoken none.
     """
-    userid = request = via = rule = reason = ""
+    userid = request = via = rule = protocol = reason = ""
     if event.userid:
         userid = f" userid={word(event.userid)}"
     if event.command is not None and event.destination is not None:
@@ -76,12 +77,14 @@ def session(event: SessionClosed) -> str:
         via = f" via={spelled(event.address)}"
     if event.rule is not None:
         rule = f" rule={word(event.rule)}"
+    if event.protocol is not None:
+        protocol = f" protocol={event.protocol}"
     if event.reason:
         reason = f" reason={json.dumps(event.reason)}"
     return (
         f"session {event.session} client={_endpoint(event.client, event.client_port)}"
         f" user={word(event.user)}{userid}{request}{via}{rule} outcome={event.outcome}"
-        f" up={event.up} down={event.down} seconds={event.seconds:.3f}{reason}"
+        f" up={event.up} down={event.down} seconds={event.seconds:.3f}{protocol}{reason}"
     )
 
 

@@ -79,6 +79,7 @@ def test_a_session_has_one_line_with_all_there_is_to_know() -> None:
     assert lines.session(SERVED) == (
         "session 17 client=127.0.0.1:40312 user=alice connect example.com:443"
         " via=93.184.216.34 rule=local outcome=served up=1234 down=56789 seconds=1.234"
+        " protocol=socks5"
     )
 
 
@@ -106,7 +107,9 @@ def test_a_stranger_is_told_with_the_session_it_came_to(address: str, shown: str
 
 def test_a_reason_comes_last() -> None:
     line = lines.session(replace(SERVED, outcome=Outcome.RESET, reason='"x" broke'))
-    assert line.endswith(r' outcome=reset up=1234 down=56789 seconds=1.234 reason="\"x\" broke"')
+    assert line.endswith(
+        r' outcome=reset up=1234 down=56789 seconds=1.234 protocol=socks5 reason="\"x\" broke"'
+    )
 
 
 def test_what_a_session_did_not_get_to_is_not_in_its_line() -> None:
@@ -118,6 +121,7 @@ def test_what_a_session_did_not_get_to_is_not_in_its_line() -> None:
         address=None,
         rule=None,
         outcome=Outcome.TIMED_OUT,
+        protocol=None,
     )
     assert lines.session(event) == (
         "session 17 client=127.0.0.1:40312 user=-"
