@@ -28,7 +28,7 @@ import re
 from ipaddress import IPv4Address
 from typing import Final
 
-from socksd.address import Destination, IPAddress, spelled
+from socksd.address import IPAddress, spelled
 from socksd.codes import Command
 from socksd.events import (
     DatagramsDropped,
@@ -90,7 +90,13 @@ def session(event: SessionClosed) -> str:
 
 def denied(event: Denied) -> str:
     """Write that the policy has refused a client; see this module for the form."""
-    return _denied(event, event.command, event.destination, event.decision.rule)
+    command, destination = event.command, event.destination
+    return (
+        f"denied client={event.client} port={event.client_port} user={word(event.user)}"
+        f" command={'-' if command is None else COMMANDS[command]}"
+        f" destination={'-' if destination is None else destination}"
+        f" rule={word(event.decision.rule)}"
+    )
 
 
 def target(event: DatagramTarget) -> str:
@@ -104,11 +110,6 @@ def target(event: DatagramTarget) -> str:
     if event.reason:
         fields.append(f"outcome={Outcome.FAILED} reason={json.dumps(event.reason)}")
     return " ".join(fields)
-
-
-def target_denied(event: DatagramTarget) -> str:
-    """Write that the policy has refused to send there; in the same form as denied()."""
-    return _denied(event, Command.UDP_ASSOCIATE, event.destination, event.decision.rule)
 
 
 def dropped(event: DatagramsDropped) -> str:
@@ -137,19 +138,6 @@ def hint(client: IPAddress) -> str:
         f"no rule speaks of {client}: to allow it, write a [[rule]] with"
         f' action = "allow" and from = ["{client}/{client.max_prefixlen}"]'
         " into the file given by --config; see docs/configuration.rst"
-    )
-
-
-def _denied(
-    event: Denied | DatagramTarget,
-    command: Command | None,
-    destination: Destination | None,
-    rule: str,
-) -> str:
-    return (
-        f"denied client={event.client} port={event.client_port} user={word(event.user)}"
-        f" command={'-' if command is None else COMMANDS[command]}"
-        f" destination={'-' if destination is None else destination} rule={word(rule)}"
     )
 
 
