@@ -29,8 +29,8 @@ class Whole:
     """
     Answers for all workers, with the routes and shapes of :class:`socksd.app.answers.Answers`.
 
-    Each answer also has ``missing``, the numbers of the workers that have not
-    answered in time, or have just ended: they are left out, and nobody waits.
+    Answers of many also have ``missing``, the numbers of the workers that have
+    not answered in time, or have just ended: they are left out, and nobody waits.
 
     What was counted does not go backwards when a worker ends: what each has
     said last is kept, of those that are gone as one sum. So what a worker has
@@ -41,7 +41,6 @@ class Whole:
         status: Says of /v1/status what the parent knows better than a worker.
         families: Gives the numbers that the parent knows better; a name that
             is not to stand apart takes the place of the workers'.
-        own: The routes that the parent has itself, as those of reloading.
 
     Attributes:
         rounds: Asks the workers.
@@ -54,12 +53,10 @@ class Whole:
         *,
         status: Callable[[], Mapping[str, Any]] = dict,
         families: Callable[[], Iterable[Family]] = tuple,
-        own: Routes | None = None,
     ) -> None:
         self.rounds = Rounds(workers, Asking(reactor))
         self._status_of_parent = status
         self._families_of_parent = families
-        self._own = own or {}
         self._started = time.time()
         self._rules_kept = Kept(merging.rules)
         self._leaks_kept = Kept(merging.leaks)
@@ -69,8 +66,8 @@ class Whole:
         self._families_shared = Shared(self._families)
 
     def routes(self) -> Routes:
-        """Give all that can be asked."""
-        routes: Routes = {
+        """Give all that workers are asked; what is the parent's own, as reloading, is not there."""
+        return {
             ("GET", "/v1/status"): Shared(self._status),
             ("GET", "/v1/rules"): Shared(self._rules),
             ("GET", "/v1/leaks"): Shared(self._leaks),
@@ -82,7 +79,6 @@ class Whole:
             ("POST", "/v1/explain"): self.explain,
             ("POST", "/v1/kill"): self.kill,
         }
-        return routes | self._own
 
     def sample(self, render: Callable[[Iterable[Family]], bytes]) -> Deferred[Callable[[], bytes]]:
         """Give what writes the numbers of all, to be called in a thread."""
