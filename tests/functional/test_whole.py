@@ -91,7 +91,7 @@ class Parent:
             reactor,
             status=lambda: {"config": "the parent's"},
         )
-        common = lasting(reactor, whole)
+        common = lasting(reactor, whole=whole)
         text = RULES + pages(directory, self.users, of_parent=True)
         generation = build(parse_config(text, ""), reactor, common, switched=False)
         common.watching.gateway = SimpleNamespace(generation=generation)  # type: ignore[assignment]  # of it, what is used
