@@ -298,6 +298,40 @@ class Drop(StrEnum):
     CROWDED = "crowded"  # too much waits for names already
     UNASKED = "unasked"  # from where the client has not sent to
     UNSENT = "unsent"  # the system did not take it: too long, no route, no room
+    LIMITED = "limited"  # no bandwidth was left under the limit of the rule that allows it
+
+
+class IShare(Interface):
+    """What the datagrams of one association take of a budget."""
+
+    def up(octets: int) -> bool:
+        """Spend *octets* on a datagram from the client, if there are as many."""
+
+    def down(octets: int) -> bool:
+        """Spend *octets* on a datagram to the client, if there are as many."""
+
+    def end() -> None:
+        """Take no more."""
+
+
+class IBudget(Interface):
+    """What somebody may spend under one limit, in all sessions together."""
+
+    def share() -> IShare:
+        """Take part in it, to the end of an association."""
+
+
+@value
+class Granted:
+    """
+    Where datagrams may go, and what answers may come from there.
+
+    Attributes:
+        budget: What they are paid from; ``None``: there is no limit.
+    """
+
+    address: IPAddress
+    budget: IBudget | None = None
 
 
 class ITargets(Interface):
@@ -305,7 +339,7 @@ class ITargets(Interface):
 
     def find(
         destination: Destination, reaches: Callable[[IPAddress], bool]
-    ) -> Deferred[IPAddress | None]:
+    ) -> Deferred[Granted | None]:
         """
         Judge a target, and give the address to send to; ``None``: denied.
 
@@ -313,7 +347,7 @@ class ITargets(Interface):
         says there is a way to. Fails with Refused: a name leads nowhere.
         """
 
-    def lets_in(source: Destination) -> bool:
+    def lets_in(source: Destination) -> Granted | None:
         """Say whether a datagram may come from where the client has not sent to."""
 
     def ended(drops: Mapping[Drop, int]) -> None:

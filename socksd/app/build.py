@@ -18,7 +18,7 @@ from socksd.app.making.logins import authenticator_of
 from socksd.app.making.logs import logs_of
 from socksd.app.making.pages import autoconfig_of, control_of, dashboard_of, metrics_of
 from socksd.app.making.parts import Parts
-from socksd.app.making.relays import limited_of, switchboard_of
+from socksd.app.making.relays import budget_of, budgets_of, limited_of, switchboard_of
 from socksd.app.making.ways import egresses_of, missing_sources, resolver_of
 from socksd.app.measures import Measures
 from socksd.app.notify import Manager, Notifier
@@ -181,6 +181,7 @@ def build(
     if autoconfig is not None:
         parts.take(("pac", config.pac.endpoint), lambda: Part(autoconfig.open, autoconfig.close))
     egresses = egresses_of(config, board, reactor)
+    budgets = budgets_of(config, parts, reactor)
     runtime = Runtime(
         clock=reactor,
         dialogues={each.name: dialogues(each.protocols) for each in config.listener},
@@ -204,7 +205,8 @@ def build(
         early_data=config.limits.early_data,
         refusals=lasting.refusals.page,
         routes=egresses,
-        limited=limited_of(config, relay, parts, reactor),
+        limited=limited_of(config, relay, budgets),
+        budgets={name: partial(budget_of, each) for name, each in budgets.items()},
     )
     entrances = tuple(
         Entrance(listener.name, made.place, made.endpoint, _front(listener, made))

@@ -11,15 +11,15 @@ from socksd.events import SessionClosed
 from socksd.observe.failures import Failures
 
 DELAY: Final = 0.1  # seconds that a session waits for others, at most
-LINES: Final = 100  # sessions that wait, at most: to write them takes a millisecond
+LINES: Final = 100  # sessions that wait, at most: to write them takes half a millisecond
 
 
 class Batch:
     """
     Gathers sessions that have ended, and writes their lines together.
 
-    A write(2) for each is a quarter of what a line costs; and to make one
-    between other work takes twice as long as to make it after another one.
+    A write(2) for each took as long as half of the rest that a line costs; and
+    what makes them one after the other, the processor has at hand.
 
     Args:
         line: Makes the line of a session, without a newline.

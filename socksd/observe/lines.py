@@ -27,10 +27,9 @@ import json
 import re
 from functools import lru_cache
 from ipaddress import IPv4Address
-from typing import Final
 
 from socksd.address import Destination, IPAddress, spelled
-from socksd.codes import Command
+from socksd.codes import COMMANDS, Command
 from socksd.events import (
     DatagramsDropped,
     DatagramTarget,
@@ -40,12 +39,6 @@ from socksd.events import (
     SessionClosed,
     StrangerTurnedAway,
 )
-
-COMMANDS: Final = {  # the words that rules use as well
-    Command.CONNECT: "connect",
-    Command.BIND: "bind",
-    Command.UDP_ASSOCIATE: "udp",
-}
 
 _PLAIN = re.compile(r"[A-Za-z0-9._@-]+")
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from socksd.codes import Command, ReplyCode
+from socksd.codes import COMMANDS, Command, ReplyCode
 from socksd.events import (
     Connected,
     ConnectFailed,
@@ -30,7 +30,6 @@ from socksd.events import (
     SessionClosed,
 )
 from socksd.interfaces import IEnd, IRelay
-from socksd.observe.lines import COMMANDS
 
 # Upper ends of what times are sorted into, in seconds: from a cached name to a deadline.
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -147,7 +147,7 @@ class Switched(Connection):
         log.err(failure)
         self.connectionLost(failure)
 
-    def doRead(self) -> ConnectionDone | ConnectionLost | None:  # type: ignore[override]
+    def doRead(self) -> ConnectionDone | ConnectionLost | None:  # type: ignore[override]  # Twisted's has no type
         """Read what one read takes; give why nothing more will come, if so."""
         try:
             octets = self.socket.recv(self.bufferSize)

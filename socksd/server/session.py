@@ -380,6 +380,10 @@ class Session:
             self.end.transport.resumeProducing()
         self.end.finish_writing()
 
+    def settled(self, outcome: Outcome, reason: str) -> None:
+        """Hear how this will have ended, of which the relay will only know that it did."""
+        self._outcome = self._outcome or (outcome, reason)
+
     # -- the dialogue --------------------------------------------------------
 
     def _opened(self, octet: int) -> IDialogue | None:

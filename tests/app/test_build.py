@@ -117,7 +117,7 @@ def test_only_what_has_changed_is_made_anew(
     fresh = {
         part.made_of[0]
         for part in second.parts
-        if part not in first.parts  # type: ignore[index]
+        if part not in first.parts  # type: ignore[index]  # made_of is a tuple, or "log"
     }
     assert fresh == changed
 
@@ -454,7 +454,7 @@ async def test_a_client_is_carried_to_its_target_and_back(
     switched: bool, kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joined = []
-    join = kind.join  # type: ignore[attr-defined]
+    join = kind.join  # type: ignore[attr-defined]  # of a relay's class
     monkeypatch.setattr(kind, "join", lambda *it: joined.append(it[0]) or join(*it))
     config = Config(listener=(Listener(name="here", endpoint="tcp:0:interface=127.0.0.1"),))
     made = build(config, real_reactor, lasting(real_reactor), switched=switched)

@@ -108,6 +108,70 @@ def test_each_address_has_its_verdict_and_the_guard_its_word(explain: Any) -> No
     assert "\nallowed by web\n" in out
 
 
+CARRIED = """
+[limit.bulk]
+bandwidth = "20MB/s"
+[limit.long]
+idle = "2h"
+[route.second]
+source = ["127.0.0.9", "::1"]
+[[rule]]
+id = "backup"
+action = "allow"
+ports = 873
+limits = "bulk"
+route = "second"
+[[rule]]
+id = "shell"
+action = "allow"
+ports = 22
+limits = "long"
+"""
+
+
+@pytest.mark.parametrize(
+    ("port", "lines", "route", "limit"),
+    [
+        (
+            873,
+            "  by route second, from 127.0.0.9 and ::1\n  within limit bulk: 20MB/s, 900 s idle\n",
+            {"name": "second", "source": ["127.0.0.9", "::1"]},
+            {"name": "bulk", "bandwidth": 20_000_000, "idle": 900.0},
+        ),
+        (
+            22,
+            "  by route direct\n  within limit long: 7200 s idle\n",
+            {"name": "direct", "source": []},
+            {"name": "long", "bandwidth": None, "idle": 7200.0},
+        ),
+        (80, "  by route direct\nand", {"name": "direct", "source": []}, None),
+        (25, None, None, None),
+    ],
+)
+def test_who_is_allowed_sees_by_which_way_and_within_what(
+    explain: Any, config: str, port: int, lines: str | None, route: object, limit: object
+) -> None:
+    Path(config).write_text(POLICY + CARRIED)
+    question = ["--from", "10.1.0.1", "--user", "bob", "connect", f"198.51.100.1:{port}"]
+    out = explain(*question)
+    if lines is None:
+        assert "by route" not in out
+    else:
+        assert lines in out
+    found = json.loads(explain("--json", *question))
+    assert (found["route"], found["limit"]) == (route, limit)
+
+
+@pytest.mark.parametrize("command", ["bind", "udp"])
+def test_where_a_route_is_for_connections_only_that_is_said(
+    explain: Any, config: str, command: str
+) -> None:
+    Path(config).write_text(POLICY + CARRIED)
+    out = explain("--from", "10.1.0.1", "--user", "bob", command, "198.51.100.1:873")
+    assert f"from 127.0.0.9 and ::1\n  by which there is no {command}, so it is refused\n" in out
+    assert "refused" not in explain("--from", "10.1.0.1", command, "198.51.100.1:22")
+
+
 def test_what_the_guard_takes_back_is_shown_at_the_rule(explain: Any) -> None:
     out = explain(
         "--from", "10.1.0.1", "--user", "bob", "connect", "w.example:80", "--resolves", "10.0.0.1"
@@ -177,6 +241,8 @@ def test_json_has_the_shape_that_is_documented(explain: Any) -> None:
         "detail": "",
         "text": "",
         "log": True,
+        "route": None,
+        "limit": None,
         "stages": [
             {
                 "stage": "first octets",

@@ -318,7 +318,7 @@ def test_the_mark_is_there_before_the_trial_serves_anybody(scene: Scene) -> None
         marked.append(scene.kept.is_marked(scene.text))
         adopt(generation)
 
-    scene.gateway.adopt = adopting  # type: ignore[method-assign]
+    scene.gateway.adopt = adopting  # type: ignore[method-assign]  # to come between
     scene.change("", DENIES)
     scene.reloader.reload(300.0)
     assert marked == [True]
@@ -328,7 +328,7 @@ def test_a_trial_that_cannot_be_adopted_leaves_no_mark(scene: Scene) -> None:
     def adopt(_: Generation) -> None:
         raise ConfigError([Problem("", "in use")])
 
-    scene.gateway.adopt = adopt  # type: ignore[method-assign]
+    scene.gateway.adopt = adopt  # type: ignore[method-assign]  # to come between
     trial = scene.change("", DENIES)
     with pytest.raises(ConfigError):
         scene.reloader.reload(300.0)

@@ -151,8 +151,8 @@ def test_what_comes_to_a_plain_port_is_watched_by_the_switchboard(
             self.port = kind.__new__(kind)
             self.port.factory = Factory() if wrapped else factory
             self.port.socket = cast("Any", Options())
-            self.port.getHost = lambda: IPv4Address("TCP", "127.0.0.1", 1080)  # type: ignore[method-assign]
-            self.port.stopListening = lambda: succeed(None)  # type: ignore[method-assign]
+            self.port.getHost = lambda: IPv4Address("TCP", "127.0.0.1", 1080)  # type: ignore[method-assign]  # a port that does not listen
+            self.port.stopListening = lambda: succeed(None)  # type: ignore[method-assign]  # a port that does not listen
             return succeed(self.port)
 
     scene, endpoint, board = Scene(FakePort()), Endpoint(), cast("Any", SimpleNamespace())
@@ -187,7 +187,7 @@ def test_stopping_waits_for_sessions_whose_end_comes_later() -> None:
     scene = Scene(FakePort(), [Part(stop=lambda: heard.append("stop"))])
     scene.gateway.startService()
     client = scene.world.connect()
-    client.abortConnection = lambda: scene.clock.callLater(0, client.receive_reset)  # type: ignore[method-assign]
+    client.abortConnection = lambda: scene.clock.callLater(0, client.receive_reset)  # type: ignore[method-assign]  # a reset takes a turn
     stopped = scene.gateway.stopService()
     assert heard == []
     scene.clock.pump([0, 0])
@@ -259,7 +259,7 @@ def test_stopping_does_not_wait_for_ever() -> None:
     scene = Scene(FakePort())
     scene.gateway.startService()
     client = scene.world.connect()
-    client.abortConnection = lambda: None  # type: ignore[method-assign]
+    client.abortConnection = lambda: None  # type: ignore[method-assign]  # one that does not end
     stopped = scene.gateway.stopService()
     scene.clock.pump([0] * 101)
     outcome(stopped)
@@ -461,7 +461,7 @@ def test_a_shut_door_stays_shut_for_listeners_that_go_on() -> None:
     scene.gateway.adopt(scene.generation({"office": None}, sessions=1))
     client = scene.connect()
     stopped: list[bool] = []
-    port.stopReading = lambda: stopped.append(True)  # type: ignore[method-assign]
+    port.stopReading = lambda: stopped.append(True)  # type: ignore[method-assign]  # to see it called
     scene.gateway.adopt(scene.generation({"office": None}, sessions=1))
     assert stopped
     client.receive_reset()
@@ -500,7 +500,7 @@ def test_where_it_listens_is_written_as_one_would(address: Any, text: str) -> No
 def test_deadlines_do_not_follow_the_wall_clock() -> None:
     clock = Clock()
     go_by_monotonic_time(clock)
-    assert clock.seconds is time.monotonic  # type: ignore[comparison-overlap]
+    assert clock.seconds is time.monotonic  # type: ignore[comparison-overlap]  # mypy knows the stub, we ask for the method
 
 
 def test_what_is_scheduled_by_the_old_time_is_left_at_it() -> None:

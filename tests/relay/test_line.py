@@ -148,7 +148,7 @@ def test_what_the_ends_have_kept_comes_behind_the_early_octets(hand: Board) -> N
     target, target_far = hand.end()
     client_far.send(b"kept ")
     client_far.turn()
-    client.transport.doRead()  # type: ignore[attr-defined]
+    client.transport.doRead()  # type: ignore[attr-defined]  # Twisted's transport has it, the interface has not
     joined = Joined(hand, client, client_far, target, target_far)
     hand.joined.append(joined)
     joined.line.join(b"early ")
@@ -181,7 +181,7 @@ def test_both_ends_hear_that_their_connection_is_gone(hand: Board) -> None:
     hand.until(lambda: joined.results)
     for end in joined.ends:
         assert end._loss is not None
-        assert not end.transport.connected  # type: ignore[attr-defined]
+        assert not end.transport.connected  # type: ignore[attr-defined]  # Twisted's transport has it, the interface has not
 
 
 @both_ways
@@ -324,7 +324,7 @@ def test_chatter_may_find_no_room_at_all(hand: Board) -> None:
     filled = 0
     with suppress(BlockingIOError):
         while True:
-            filled += target.transport.getHandle().send(bytes(1000))  # type: ignore[attr-defined]
+            filled += target.transport.getHandle().send(bytes(1000))  # type: ignore[attr-defined]  # Twisted's transport has it, the interface has not
     target_far.reading = False
     joined = Joined(hand, client, client_far, target, target_far)
     hand.joined.append(joined)
@@ -567,7 +567,7 @@ def when_bulk_is_about_to_move(hand: Board, action: Callable[[], object]) -> Non
         action()
         haul(hauling)
 
-    hand.switchboard.haul = first_this  # type: ignore[method-assign, assignment]
+    hand.switchboard.haul = first_this  # type: ignore[method-assign, assignment]  # to do it before
 
 
 @with_and_without_pipes

@@ -200,7 +200,7 @@ def test_who_is_forgotten_in_a_turn_hears_nothing_of_that_turn(
     ears = [Ear(), Ear()]
     for position, ear in enumerate(ears):
         other = sockets[1 - position].fileno()
-        ear.then = lambda descriptor=other: board.forget(descriptor)  # type: ignore[misc]
+        ear.then = lambda descriptor=other: board.forget(descriptor)  # type: ignore[misc]  # bound in the loop
         board.watch(sockets[position].fileno(), ear)
     board.doRead()
     assert sorted(len(ear.heard) for ear in ears) == [0, 1]
@@ -366,7 +366,7 @@ def test_what_the_reactor_does_may_end_it(epolls: EPollReactor, pairs: Pairs) ->
     board.start()
     theirs, far = pairs()
     reader = Reader(theirs)
-    reader.doRead = board.stop  # type: ignore[method-assign]
+    reader.doRead = board.stop  # type: ignore[method-assign]  # a reader that stops it all
     epolls.addReader(reader)
     far.send(b"x")
     epolls.doIteration(10)

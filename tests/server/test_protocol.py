@@ -102,7 +102,7 @@ def test_where_there_is_no_room_an_accepted_socket_is_closed(board: Switchboard)
 def test_the_door_goes_by_the_number_of_an_accepted_socket(board: Switchboard) -> None:
     world = World()
     seen: list[object] = []
-    world.sessions.door.entered = (  # type: ignore[method-assign]
+    world.sessions.door.entered = (  # type: ignore[method-assign]  # to see it told
         lambda live, transport: seen.append(transport.fileno())  # type: ignore[attr-defined]  # an end
     )
     near, far = accepted()
