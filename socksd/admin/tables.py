@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,13 @@ def status(answer: dict[str, Any]) -> str:
     if answer.get("draining_until") is not None:  # an older server has no such key
         until = _when(answer["draining_until"])
         rows.append(("draining", f"who is left at {until} is cut; nobody else is let in"))
+    rows += [
+        (
+            f"worker {each['number']}",
+            f"process {each['pid']}, since {_when(each['started'])}, {each['sessions']} sessions",
+        )
+        for each in answer.get("workers", ())
+    ]
     if answer["unconfirmed_until"] is not None:
         rows.append(("unconfirmed", f"rolled back at {_when(answer['unconfirmed_until'])}"))
     if answer["rolled_back"]:
@@ -91,7 +98,18 @@ def leaks(answer: dict[str, Any]) -> str:
 def sessions(answer: dict[str, Any]) -> str:
     """Write what /v1/sessions answers."""
     rows: list[Sequence[str]] = [
-        ("SESSION", "CLIENT", "USER", "STATE", "DESTINATION", "RULE", "AGE", "UP", "DOWN")
+        (
+            "SESSION",
+            "CLIENT",
+            "USER",
+            "PROTOCOL",
+            "STATE",
+            "DESTINATION",
+            "RULE",
+            "AGE",
+            "UP",
+            "DOWN",
+        )
     ]
     rows += [session_row(session) for session in answer["sessions"]]
     more = answer["count"] - len(answer["sessions"])
@@ -106,6 +124,7 @@ def session_row(session: dict[str, Any]) -> tuple[str, ...]:
         str(session["session"]),
         session["client"],
         "-" if session["user"] is None else session["user"],
+        session.get("protocol") or "-",
         session["state"],
         where or "-",
         session["rule"] or "-",
@@ -145,6 +164,11 @@ def age(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def missing(answer: Mapping[str, Any]) -> list[str]:
+    """Give the lines that say which workers an answer is without."""
+    return [f"worker {number} does not answer" for number in answer.get("missing", ())]
 
 
 def problems(answer: dict[str, Any]) -> list[str]:

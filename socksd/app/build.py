@@ -106,6 +106,7 @@ def assemble(
         reloader.begins, reloader.ends = notifier.reloading, notifier.ready
     gateway.beside.append(Part(calm))
     common.watching.gateway = gateway
+    measures = Measures(gateway, reloader, common.counters, common.metrics)
     answers = Answers(
         gateway,
         reloader,
@@ -113,10 +114,11 @@ def assemble(
         common.leaks,
         common.watching.traffic,
         common.watching.denials,
+        measures,
         reactor,
     )
     common.routes.update(answers.routes())
-    common.measures.append(Measures(gateway, reloader, common.counters, common.metrics))
+    common.measures.append(measures)
     return gateway
 
 
@@ -186,6 +188,9 @@ def build(
             ("dashboard", config.dashboard.endpoint),
             lambda: Part(dashboard.open, dashboard.close),
         )
+    whole = lasting.whole
+    if whole is not None:
+        parts.take("whole", lambda: Part(whole.start, whole.stop))
     if autoconfig is not None:
         parts.take(("pac", config.pac.endpoint), lambda: Part(autoconfig.open, autoconfig.close))
     egresses = egresses_of(config, board, reactor)

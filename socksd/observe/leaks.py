@@ -92,12 +92,13 @@ class Leaks:
 
     def __iter__(self) -> Iterator[tuple[Caller, Asked]]:
         """Give the clients that have sent an address, those with most of them first."""
-        leaking = [
-            ((ip_address(octets), user), asked)
-            for (octets, user), asked in self._clients.items()
-            if asked.addresses
-        ]
+        leaking = [(caller, asked) for caller, asked in self.everybody() if asked.addresses]
         return iter(sorted(leaking, key=lambda item: -item[1].addresses))
+
+    def everybody(self) -> Iterator[tuple[Caller, Asked]]:
+        """Give all clients that are remembered, who has asked least recently first."""
+        for (octets, user), asked in self._clients.items():
+            yield (ip_address(octets), user), asked
 
     def __len__(self) -> int:
         """How many clients are remembered, leaking or not."""

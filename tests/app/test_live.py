@@ -44,6 +44,7 @@ def test_a_row_says_all_that_is_known(world: World) -> None:
         "port": 40000,
         "listener": "office",
         "user": None,
+        "protocol": "socks5",
         "state": "relaying",
         "command": "connect",
         "destination": "198.51.100.7:80",
@@ -56,6 +57,7 @@ def test_a_row_says_all_that_is_known(world: World) -> None:
     assert (second["destination"], second["address"]) == ("web.example:443", "203.0.113.9")
     assert (third["state"], third["command"], third["destination"]) == ("open", None, None)
     assert (third["address"], third["rule"], third["up"]) == (None, None, 0)
+    assert third["protocol"] is None, "it has said nothing"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def test_who_talks_to_whom_is_added_up(world: World) -> None:
     world.connect("192.0.2.1").receive(GREETING + LITERAL)
     world.egress.answer("198.51.100.7")
     world.relays[2].up = 1
-    first, second = talkers(world.sessions)
+    first, second = talkers(world.sessions, {})
     assert first == {
         "client": "192.0.2.2",
         "user": None,
@@ -168,3 +170,4 @@ def test_who_talks_to_whom_is_added_up(world: World) -> None:
     }
     assert (second["host"], second["sessions"]) == ("198.51.100.7", 2)
     assert (second["up"], second["down"]) == (11, 20)
+    assert talkers(world.sessions, {"limit": "1"}) == [first]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from socksd.events import Denied, Event
 from socksd.facts import Decision, Verdict
-from socksd.observe.traffic import DENIALS, EVERY, HOUR, Denials, Rate, Traffic
+from socksd.observe.traffic import DATAGRAMS, DENIALS, EVERY, HOUR, Denials, Rate, Traffic
 from tests.observe.closed import SERVED
 
 
@@ -25,7 +25,7 @@ def test_rates_are_octets_a_second_between_samples() -> None:
     live.up, live.down = 1000, 20
     traffic.sample(110.0)
     traffic.sample(115.0)
-    assert traffic.rates() == [Rate(110.0, 100.0, 2.0), Rate(115.0, 0.0, 0.0)]
+    assert traffic.rates() == [Rate(110.0, 100.0, 2.0, 10.0), Rate(115.0, 0.0, 0.0, 5.0)]
 
 
 def test_what_has_closed_still_counts_and_only_once() -> None:
@@ -37,10 +37,10 @@ def test_what_has_closed_still_counts_and_only_once() -> None:
     live.up = live.down = 0
     traffic(SERVED)
     traffic.sample(110.0)
-    assert traffic.rates() == [Rate(110.0, 0.0, 0.0)]
+    assert traffic.rates() == [Rate(110.0, 0.0, 0.0, 10.0)]
     traffic(replace(SERVED, up=50, down=70))
     traffic.sample(120.0)
-    assert traffic.rates()[-1] == Rate(120.0, 5.0, 7.0)
+    assert traffic.rates()[-1] == Rate(120.0, 5.0, 7.0, 10.0)
 
 
 def test_no_rate_is_negative() -> None:
@@ -50,7 +50,7 @@ def test_no_rate_is_negative() -> None:
     traffic.sample(100.0)
     live.up = 0
     traffic.sample(110.0)
-    assert traffic.rates() == [Rate(110.0, 0.0, 0.0)]
+    assert traffic.rates() == [Rate(110.0, 0.0, 0.0, 10.0)]
 
 
 def test_a_clock_that_is_set_back_makes_a_gap() -> None:
@@ -104,3 +104,16 @@ def test_who_listens_hears_of_the_next_ones() -> None:
     denials(denied(2))
     denials(denied(3))
     assert heard == [denied(2)]
+
+
+def test_of_datagrams_some_are_kept_in_each_second() -> None:
+    """One who sends to everywhere drives out nobody else's refusals."""
+    denials = Denials()
+    heard: list[float] = []
+    denials.heard_by.add(lambda event: heard.append(event.started))
+    for time in (5.0, 6.0):
+        for _ in range(DATAGRAMS + 5):
+            denials(replace(denied(1), started=time, datagram=True))
+    denials(denied(2))
+    assert heard == [5.0] * DATAGRAMS + [6.0] * DATAGRAMS + [5.0]
+    assert denials.count == len(denials.last()) == 2 * DATAGRAMS + 1

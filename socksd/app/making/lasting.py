@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorCore
 
@@ -17,6 +18,9 @@ from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
 from socksd.observe.metrics import Family, Metrics
 from socksd.observe.refusals import Refusals
+
+if TYPE_CHECKING:
+    from socksd.app.whole import Whole
 
 
 class IReactor(
@@ -37,11 +41,20 @@ class Lasting:
     watching: Watching  # for the dashboard
     routes: Routes  # of the control socket
     measures: list[Callable[[], Iterable[Family]]]  # what a scrape asks
+    whole: Whole | None = None  # of the parent of workers: what metrics and dashboard show instead
 
 
-def lasting(reactor: IReactor) -> Lasting:
+def lasting(reactor: IReactor, whole: Whole | None = None) -> Lasting:
     """Make what outlives every configuration."""
     counters = RuleCounters(time.time)
     return Lasting(
-        PeopleLog(reactor), counters, Leaks(), Refusals(), Metrics(), Watching(reactor), {}, []
+        PeopleLog(reactor),
+        counters,
+        Leaks(),
+        Refusals(),
+        Metrics(),
+        Watching(reactor),
+        {} if whole is None else whole.routes(),
+        [],
+        whole,
     )
