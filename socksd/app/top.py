@@ -115,7 +115,8 @@ def frame(
     for line in missing(answer):
         head.append(f"  {line}", "bold yellow")
     table = Table(box=None, expand=True, header_style="reverse", pad_edge=False)
-    for name in ("SESSION", "CLIENT", "USER", "PROTOCOL", "STATE", "DESTINATION", "RULE"):
+    # A terminal is 80 columns wide: which protocol it is, the fourth, `sessions` tells.
+    for name in ("SESSION", "CLIENT", "USER", "STATE", "DESTINATION", "RULE"):
         table.add_column(name, overflow="ellipsis", no_wrap=True)
     for name in ("AGE", "UP", "DOWN", "RATE"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -125,6 +126,7 @@ def frame(
     for each in rows:
         moving = rate[each["session"]]
         cells = [Text(shown(cell)) for cell in session_row(each)]
+        del cells[3]
         table.add_row(*cells, f"{octets(moving)}/s", style="" if moving else "dim")
     return Group(head, table)
 
