@@ -5,7 +5,7 @@ from twisted.internet.address import IPv4Address
 
 from socksd.events import SessionClosed
 from socksd.server.door import Door
-from socksd.server.protocol import SocksProtocol
+from socksd.server.protocol import Sessions, SocksProtocol
 from tests.server.world import PlentyOfDescriptors, World
 
 
@@ -46,3 +46,12 @@ def test_a_session_is_of_the_time_of_its_connection(monkeypatch: pytest.MonkeyPa
     transport.receive_reset()
     (closed,) = world.events.of(SessionClosed)
     assert session.facts.time == closed.started == 1234.5
+
+
+def test_one_process_of_several_numbers_its_sessions_from_where_it_is_told() -> None:
+    world = World()
+    world.sessions.begun = world.sessions.before = 3 * 10**9
+    for number in (3_000_000_001, 3_000_000_002):
+        world.connect().receive_reset()
+        assert world.events.of(SessionClosed)[-1].session == number
+    assert [Sessions(world.sessions.door).begun, Sessions(world.sessions.door, 7).begun] == [0, 7]
