@@ -16,6 +16,7 @@ from twisted.logger import Logger
 import socksd
 from socksd.admin.routes import BadBody, Body, Routes, Unable
 from socksd.app import asked
+from socksd.app.config import Config
 from socksd.app.judge import fate
 from socksd.app.live import denial, killed, listing, talkers
 from socksd.app.reload import Reloader
@@ -77,6 +78,7 @@ class Answers:
             ("POST", "/v1/kill"): self.kill,
             ("POST", "/v1/reload"): self.reload,
             ("POST", "/v1/confirm"): self.confirm,
+            ("POST", "/v1/restart-workers"): self.restart_workers,
         }
 
     def status(self, _: Body) -> dict[str, Any]:
@@ -87,16 +89,8 @@ class Answers:
             "version": socksd.__version__,
             "pid": os.getpid(),
             "started": self._started,
-            "config": reloader.path,
-            "loaded": reloader.loaded,
-            "reloads": reloader.reloads,
-            "failed_reloads": reloader.failed,
-            "unconfirmed_until": reloader.unconfirmed_until,
-            "rolled_back": reloader.rolled_back,
-            "listeners": [
-                {"name": each.factory.listener, "address": written(each.port.getHost())}
-                for each in gateway.listeners
-            ],
+            **loaded(reloader),
+            **listening(gateway),
             "sessions": sessions,
             "older_sessions": sessions - gateway.sessions.keep(gateway.generation.runtime),
         }
@@ -191,27 +185,70 @@ class Answers:
         return self._explaining.run(self._in_thread, asked.answer, config, body)
 
     def reload(self, body: Body) -> dict[str, Any]:
-        """Load the configuration again; ``{"confirm": SECONDS}`` takes it on trial."""
-        _only(body, "confirm")
-        trial = body.get("confirm")
-        if trial is not None and (
-            isinstance(trial, bool)
-            or not isinstance(trial, int | float)
-            or not 1 <= trial <= LONGEST_TRIAL
-        ):
-            raise BadBody(f"confirm is a number of seconds, 1 to {LONGEST_TRIAL:g}")
-        count = self._reloader.reload(None if trial is None else float(trial))
-        refused = self._gateway.generation.config.reload.refused_sessions
-        return {
-            "refused_sessions": {"count": count, "fate": fate(refused)},
-            "unconfirmed_until": self._reloader.unconfirmed_until,
-        }
+        """Load the configuration again; see :func:`trial_of`."""
+        count = self._reloader.reload(trial_of(body))
+        return reloaded(count, self._gateway.generation.config, self._reloader)
 
     def confirm(self, body: Body) -> dict[str, Any]:
         """Keep the configuration that is on trial."""
         _only(body)
         self._reloader.confirm()
         return {}
+
+    def restart_workers(self, body: Body) -> dict[str, Any]:
+        """Refuse: a process that answers by itself has no workers."""
+        _only(body)
+        raise Unable("the service is a single process: it has no workers")
+
+
+def loaded(reloader: Reloader) -> dict[str, Any]:
+    """Say of /v1/status by which configuration it runs, and since when."""
+    return {
+        "config": reloader.path,
+        "loaded": reloader.loaded,
+        "reloads": reloader.reloads,
+        "failed_reloads": reloader.failed,
+        "unconfirmed_until": reloader.unconfirmed_until,
+        "rolled_back": reloader.rolled_back,
+    }
+
+
+def listening(gateway: Gateway) -> dict[str, Any]:
+    """Say of /v1/status where it listens."""
+    return {
+        "listeners": [
+            {"name": each.factory.listener, "address": written(each.port.getHost())}
+            for each in gateway.listeners
+        ]
+    }
+
+
+def trial_of(body: Body) -> float | None:
+    """
+    Give how many seconds a configuration is taken on trial for: ``{"confirm": SECONDS}``.
+
+    Raises:
+        BadBody: It does not say what it should.
+    """
+    _only(body, "confirm")
+    trial = body.get("confirm")
+    if trial is None:
+        return None
+    if (
+        isinstance(trial, bool)
+        or not isinstance(trial, int | float)
+        or not 1 <= trial <= LONGEST_TRIAL
+    ):
+        raise BadBody(f"confirm is a number of seconds, 1 to {LONGEST_TRIAL:g}")
+    return float(trial)
+
+
+def reloaded(refused: int, config: Config, reloader: Reloader) -> dict[str, Any]:
+    """Say what a reload has done: *refused* live sessions would be, by *config*."""
+    return {
+        "refused_sessions": {"count": refused, "fate": fate(config.reload.refused_sessions)},
+        "unconfirmed_until": reloader.unconfirmed_until,
+    }
 
 
 def _only(body: Body, *known: str) -> None:

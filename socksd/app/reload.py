@@ -40,6 +40,12 @@ class Source(Protocol):
         """Give the configuration of a text with the command line added; raises ConfigError."""
 
 
+class Commanded(Source, Protocol):
+    """A source whose command line can be given on to another process."""
+
+    words: Sequence[str]  # of the command line, without the program
+
+
 class Reloader:
     """
     Load the configuration again on SIGHUP or when asked to.

@@ -68,6 +68,13 @@ def add_commands(commands: Any) -> None:
         ("GET", "/v1/config"),
         tables.config,
     )
+    _add(
+        commands,
+        "restart-workers",
+        "replace the worker processes one by one; nobody is refused",
+        ("POST", "/v1/restart-workers"),
+        tables.restarted,
+    )
     top.add_to(commands, add_socket_options)
     _add(commands, "status", "say what runs", ("GET", "/v1/status"), tables.status)
     _add(commands, "rules", "say how often each rule decides", ("GET", "/v1/rules"), tables.rules)

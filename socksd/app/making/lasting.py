@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 from twisted.internet.interfaces import IReactorCore
 
@@ -25,6 +27,14 @@ class IReactor(
     """What the rooms together take of the reactor."""
 
 
+class Role(Enum):
+    """What a process is to the service."""
+
+    ALONE = "all there is"
+    PARENT = "listens, and answers for its workers"  # and carries nothing
+    WORKER = "accepts and carries"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lasting:
     """What outlives every configuration of a process."""
@@ -37,11 +47,20 @@ class Lasting:
     watching: Watching  # for the dashboard
     routes: Routes  # of the control socket
     measures: list[Callable[[], Iterable[Family]]]  # what a scrape asks
+    role: Role = Role.ALONE
 
 
-def lasting(reactor: IReactor) -> Lasting:
+def lasting(reactor: IReactor, role: Role = Role.ALONE, whole: Any = None) -> Lasting:
     """Make what outlives every configuration."""
     counters = RuleCounters(time.time)
     return Lasting(
-        PeopleLog(reactor), counters, Leaks(), Refusals(), Metrics(), Watching(reactor), {}, []
+        PeopleLog(reactor),
+        counters,
+        Leaks(),
+        Refusals(),
+        Metrics(),
+        Watching(reactor),
+        {} if whole is None else whole.routes(),
+        [],
+        role,
     )

@@ -59,6 +59,10 @@ class Asker(Int32StringReceiver):
         self.sendString(_written(question | {"descriptors": len(lent)}))  # type: ignore[no-untyped-call]  # Twisted's
         return answered
 
+    def hang_up(self) -> None:
+        """Ask nothing more: the worker ends then."""
+        self.transport.loseConnection()
+
     def stringReceived(self, string: bytes) -> None:
         """Take the next answer."""
         answered, lent = self._asked.popleft()

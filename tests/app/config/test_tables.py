@@ -84,6 +84,7 @@ VALUES: list[tuple[str, str, Any, str]] = [
         (IPv4Network("10.0.0.2/32"), IPv6Network("fd00::/64")),
         '{ from = "10.0.0.2" }',
     ),
+    ("server.workers", "2", 2, "257"),
     ("server.drain", '"0s"', 0.0, '"-1s"'),
     ("auth.authenticators", '["htpasswd:f"]', ("htpasswd:f",), '"htpasswd:f"'),
     ("auth.anonymous", '["10.0.0.0/8"]', (IPv4Network("10.0.0.0/8"),), '"10.0.0.0/8"'),
