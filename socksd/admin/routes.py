@@ -39,3 +39,15 @@ class NotAdmitted(SocksdError):
 
 class Unable(SocksdError):
     """What was asked for cannot be done as things stand; says why, for a person."""
+
+
+def only(body: Body, *known: str) -> None:
+    """
+    Refuse what nobody has asked for.
+
+    Raises:
+        BadBody: *body* has another key than those that are *known*.
+    """
+    for key in body:
+        if key not in known:
+            raise BadBody(f"there is no {key!r}")

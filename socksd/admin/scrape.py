@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -29,7 +30,7 @@ CONNECTIONS: Final = 16  # at a time; one more is closed
 
 
 # Called in the reactor's thread, for what writes the page in another one.
-Sample = Callable[[], Callable[[], bytes]]
+Sample = Callable[[], Deferred[Callable[[], bytes]]]
 
 
 class MetricsListener:
@@ -78,7 +79,7 @@ class MetricsListener:
         return port.stopListening()
 
     def _sampled(self) -> Deferred[bytes]:
-        return deferToThreadPool(self._reactor, self._pool, self._sample())
+        return self._sample().addCallback(partial(deferToThreadPool, self._reactor, self._pool))
 
 
 class _Page(Resource):

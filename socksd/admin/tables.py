@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,13 @@ def status(answer: dict[str, Any]) -> str:
         ("sessions", f"{answer['sessions']} ({answer['older_sessions']} from before a reload)"),
     ]
     rows += [("listener", f"{each['name']} on {each['address']}") for each in answer["listeners"]]
+    rows += [
+        (
+            f"worker {each['number']}",
+            f"process {each['pid']}, since {_when(each['started'])}, {each['sessions']} sessions",
+        )
+        for each in answer.get("workers", ())
+    ]
     if answer["unconfirmed_until"] is not None:
         rows.append(("unconfirmed", f"rolled back at {_when(answer['unconfirmed_until'])}"))
     if answer["rolled_back"]:
@@ -141,6 +148,11 @@ def age(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def missing(answer: Mapping[str, Any]) -> list[str]:
+    """Give the lines that say which workers an answer is without."""
+    return [f"worker {number} does not answer" for number in answer.get("missing", ())]
 
 
 def problems(answer: dict[str, Any]) -> list[str]:

@@ -14,16 +14,20 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 import socksd
-from socksd.admin.routes import BadBody, Body, Routes, Unable
+from socksd.admin.routes import BadBody, Body, Routes, Unable, only
 from socksd.app import asked
 from socksd.app.config import Config
 from socksd.app.judge import fate
 from socksd.app.live import denial, killed, listing, talkers
+from socksd.app.measures import Measures
 from socksd.app.reload import Reloader
 from socksd.app.service import Gateway, written
 from socksd.app.shown import shown
+from socksd.observe import samples
 from socksd.observe.counters import RuleCounters
 from socksd.observe.leaks import Leaks
+from socksd.observe.metrics import Family
+from socksd.observe.process import process
 from socksd.observe.traffic import Denials, Traffic
 from socksd.server.states import State
 
@@ -49,6 +53,7 @@ class Answers:
         leaks: Leaks,
         traffic: Traffic,
         denials: Denials,
+        measures: Measures,
         clock: IReactorTime,
         in_thread: Callable[..., Deferred[Any]] = deferToThread,
     ) -> None:
@@ -58,6 +63,7 @@ class Answers:
         self._leaks = leaks
         self._traffic = traffic
         self._denials = denials
+        self._measures = measures
         self._clock = clock
         self._in_thread = in_thread
         self._explaining = DeferredLock()  # one at a time: each may take a CPU for a while
@@ -74,6 +80,7 @@ class Answers:
             ("GET", "/v1/talkers"): self.talkers,
             ("GET", "/v1/traffic"): self.traffic,
             ("GET", "/v1/denials"): self.denials,
+            ("GET", "/v1/samples"): self.samples,
             ("POST", "/v1/explain"): self.explain,
             ("POST", "/v1/kill"): self.kill,
             ("POST", "/v1/reload"): self.reload,
@@ -118,8 +125,14 @@ class Answers:
             )
         return {"rules": rules}
 
-    def leaks(self, _: Body) -> dict[str, Any]:
-        """Say which clients send addresses where they could send names."""
+    def leaks(self, body: Body) -> dict[str, Any]:
+        """
+        Say which clients send addresses where they could send names.
+
+        With ``{"all": 1}`` those that do not are there as well.
+        """
+        only(body, "all")
+        clients = self._leaks.everybody() if "all" in body else self._leaks
         return {
             "clients": len(self._leaks),
             "leaks": [
@@ -135,7 +148,7 @@ class Answers:
                         for destination, count in _descending(asked.top.items())
                     ],
                 }
-                for (client, user), asked in self._leaks
+                for (client, user), asked in clients
             ],
         }
 
@@ -145,20 +158,37 @@ class Answers:
 
     def talkers(self, body: Body) -> dict[str, Any]:
         """Say who talks to whom; see :func:`socksd.app.live.talkers`."""
-        _only(body)
-        return {"talkers": talkers(self._gateway.sessions)}
+        only(body, "limit")
+        return {"talkers": talkers(self._gateway.sessions, body)}
 
     def traffic(self, body: Body) -> dict[str, Any]:
         """Give the octets a second of the last hour, the oldest first."""
-        _only(body)
+        only(body)
         self._watched()
         return {"rates": [rate._asdict() for rate in self._traffic.rates()]}
 
     def denials(self, body: Body) -> dict[str, Any]:
-        """Give the last refusals, the latest first."""
-        _only(body)
+        """
+        Give the last refusals, the latest first, and how many there were so far.
+
+        With ``{"after": COUNT}`` only those that have come since there were so many.
+        """
+        only(body, "after")
         self._watched()
-        return {"denials": [denial(each) for each in self._denials.last()]}
+        count, last = self._denials.count, self._denials.last()
+        if "after" in body:
+            last = last[: max(0, count - _count("after", body["after"]))]
+        return {"count": count, "denials": [denial(each) for each in last]}
+
+    def samples(self, body: Body) -> Deferred[dict[str, Any]]:
+        """Give the numbers that a scrape shows, as :func:`socksd.observe.samples.said` does."""
+        only(body)
+        if not self._gateway.generation.config.metrics.endpoint:
+            raise Unable("this is counted for Prometheus only, and [metrics] endpoint is not set")
+        families, rules = self._measures(), list(self._counters.hits)
+        # In a thread: of a process it lists the descriptors, and there may be many.
+        found: Deferred[list[Family]] = self._in_thread(lambda: [*families, *process()])
+        return found.addCallback(lambda found: {"families": samples.said(found), "rules": rules})
 
     def _watched(self) -> None:
         if not self._gateway.generation.config.dashboard.endpoint:
@@ -191,13 +221,13 @@ class Answers:
 
     def confirm(self, body: Body) -> dict[str, Any]:
         """Keep the configuration that is on trial."""
-        _only(body)
+        only(body)
         self._reloader.confirm()
         return {}
 
     def restart_workers(self, body: Body) -> dict[str, Any]:
         """Refuse: a process that answers by itself has no workers."""
-        _only(body)
+        only(body)
         raise Unable("the service is a single process: it has no workers")
 
 
@@ -230,7 +260,7 @@ def trial_of(body: Body) -> float | None:
     Raises:
         BadBody: It does not say what it should.
     """
-    _only(body, "confirm")
+    only(body, "confirm")
     trial = body.get("confirm")
     if trial is None:
         return None
@@ -251,10 +281,14 @@ def reloaded(refused: int, config: Config, reloader: Reloader) -> dict[str, Any]
     }
 
 
-def _only(body: Body, *known: str) -> None:
-    for key in body:
-        if key not in known:
-            raise BadBody(f"there is no {key!r}")
+def _count(key: str, value: object) -> int:
+    try:
+        count = int(value) if isinstance(value, str | int) else -1
+    except ValueError:
+        count = -1
+    if count < 0:
+        raise BadBody(f"{key} is a number, 0 or more")
+    return count
 
 
 def _descending(items: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:

@@ -119,6 +119,7 @@ def complete(gateway: Gateway, reloader: Reloader, common: Lasting, reactor: IRe
     gateway.beside.append(Part(reopener.start, reopener.stop))
     gateway.beside.append(Part(calm))
     common.watching.gateway = gateway
+    measures = Measures(gateway, reloader, common.counters, common.metrics)
     answers = Answers(
         gateway,
         reloader,
@@ -126,10 +127,11 @@ def complete(gateway: Gateway, reloader: Reloader, common: Lasting, reactor: IRe
         common.leaks,
         common.watching.traffic,
         common.watching.denials,
+        measures,
         reactor,
     )
     common.routes.update(answers.routes())
-    common.measures.append(Measures(gateway, reloader, common.counters, common.metrics))
+    common.measures.append(measures)
 
 
 def let_insist(gateway: Gateway, reactor: IReactor) -> None:

@@ -77,21 +77,42 @@ def listing(sessions: Iterable[Session], body: Body, now: float) -> dict[str, An
     Raises:
         BadBody: It does not say what it should.
     """
-    order, limit = str(body.get("sort", "session")), _limit(body.get("limit", USUAL))
-    key = _ORDERS.get(order.removeprefix("-"))
-    if key is None:
-        raise BadBody(f"cannot sort by {order!r}; by {', '.join(ORDERS)}, or -{ORDERS[-1]}")
+    order, limit = first(body)
+    key = _ORDERS[order.removeprefix("-")]
     wanted = chosen({name: body[name] for name in body if name not in ("sort", "limit")})
     found = [session for session in sessions if wanted(session)]
-    first = nlargest if order.startswith("-") else nsmallest
+    some = nlargest if order.startswith("-") else nsmallest
     return {
         "count": len(found),
-        "sessions": [row(session, now) for session in first(limit, found, key)],
+        "sessions": [row(session, now) for session in some(limit, found, key)],
     }
 
 
-def talkers(sessions: Iterable[Session]) -> list[Row]:
-    """Say who talks to whom now, those first that have carried most; TALKERS of them."""
+def first(body: Body) -> tuple[str, int]:
+    """
+    Give in which order to list sessions, and how many.
+
+    Raises:
+        BadBody: There is no such order, or that is no number.
+    """
+    order = str(body.get("sort", "session"))
+    if order.removeprefix("-") not in _ORDERS:
+        raise BadBody(f"cannot sort by {order!r}; by {', '.join(ORDERS)}, or -{ORDERS[-1]}")
+    return order, _limit(body.get("limit", USUAL))
+
+
+def talkers(sessions: Iterable[Session], body: Body) -> list[Row]:
+    """
+    Say who talks to whom now, those first that have carried most.
+
+    Args:
+        sessions: All that are live.
+        body: ``limit``, how many pairs.
+
+    Raises:
+        BadBody: That is no number.
+    """
+    limit = _limit(body.get("limit", TALKERS))
     pairs: dict[tuple[str, str | None, str], list[int]] = {}
     for session in sessions:
         if session.request is None or session.state is not State.RELAYING:
@@ -102,7 +123,7 @@ def talkers(sessions: Iterable[Session]) -> list[Row]:
         total = pairs.setdefault(pair, [0, 0, 0])
         for index, more in enumerate((1, *session.carried)):
             total[index] += more
-    most = nlargest(TALKERS, pairs.items(), lambda each: each[1][1] + each[1][2])
+    most = nlargest(limit, pairs.items(), lambda each: each[1][1] + each[1][2])
     return [
         {
             "client": client,

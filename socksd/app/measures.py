@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
 import socksd
 from socksd.app.reload import Reloader
@@ -14,7 +14,7 @@ from socksd.identity.portal import Authenticator
 from socksd.observe.access import AccessLog
 from socksd.observe.counters import RuleCounters
 from socksd.observe.journal import Journal
-from socksd.observe.metrics import Family, Kind, Metrics
+from socksd.observe.metrics import Family, Kind, Metrics, Together
 from socksd.observe.sinks import OutputLog
 
 STARTED: Final = time.time()
@@ -38,7 +38,7 @@ class Measures:
             *self._sessions(),
             *self._rules(),
             *self._parts(),
-            *self._service(),
+            *service(self._reloader),
         )
 
     def _sessions(self) -> Iterator[Family]:
@@ -58,6 +58,7 @@ class Measures:
             "socksd_accepting",
             "1 while new clients are accepted; 0 while descriptors or sessions have run out.",
             int(sessions.door.is_open),
+            Together.GREATEST,
         )
 
     def _rules(self) -> Iterator[Family]:
@@ -108,29 +109,47 @@ class Measures:
                     ("result",),
                 )
 
-    def _service(self) -> Iterator[Family]:
-        reloader = self._reloader
-        yield Family(
-            Kind.COUNTER,
-            "socksd_reloads",
-            "Configurations loaded after the first one, by whether they could be.",
-            {("done",): reloader.reloads, ("failed",): reloader.failed},
-            ("result",),
-        )
-        yield _gauge(
-            "socksd_config_loaded_timestamp_seconds",
-            "When the configuration in force was loaded.",
-            reloader.loaded,
-        )
-        yield _gauge(
-            "socksd_config_unconfirmed",
-            "1 while a configuration is on trial, or was rolled back.",
-            int(reloader.unconfirmed_until is not None or reloader.rolled_back),
-        )
-        yield _gauge("process_start_time_seconds", "When the process began.", STARTED)
-        yield Family(
-            Kind.GAUGE, "socksd_build_info", "1.", {(socksd.__version__,): 1}, ("version",)
-        )
+
+class Reloads(Protocol):
+    """What is told of the configuration; see :class:`socksd.app.reload.Reloader`."""
+
+    loaded: float
+    reloads: int
+    failed: int
+    unconfirmed_until: float | None
+    rolled_back: bool
+
+
+def service(reloader: Reloads) -> Iterator[Family]:
+    """Say what does not depend on who serves: of workers, their parent tells it."""
+    yield Family(
+        Kind.COUNTER,
+        "socksd_reloads",
+        "Configurations loaded after the first one, by whether they could be.",
+        {("done",): reloader.reloads, ("failed",): reloader.failed},
+        ("result",),
+    )
+    yield _gauge(
+        "socksd_config_loaded_timestamp_seconds",
+        "When the configuration in force was loaded.",
+        reloader.loaded,
+        Together.GREATEST,
+    )
+    yield _gauge(
+        "socksd_config_unconfirmed",
+        "1 while a configuration is on trial, or was rolled back.",
+        int(reloader.unconfirmed_until is not None or reloader.rolled_back),
+        Together.GREATEST,
+    )
+    yield _gauge("process_start_time_seconds", "When the process began.", STARTED, Together.APART)
+    yield Family(
+        Kind.GAUGE,
+        "socksd_build_info",
+        "1.",
+        {(socksd.__version__,): 1},
+        ("version",),
+        Together.GREATEST,
+    )
 
 
 def _names(resolver: CachingResolver) -> Iterator[Family]:
@@ -152,5 +171,5 @@ def _counter(name: str, what: str, value: float) -> Family:
     return Family(Kind.COUNTER, name, what, {(): value})
 
 
-def _gauge(name: str, what: str, value: float) -> Family:
-    return Family(Kind.GAUGE, name, what, {(): value})
+def _gauge(name: str, what: str, value: float, together: Together = Together.SUM) -> Family:
+    return Family(Kind.GAUGE, name, what, {(): value}, together=together)

@@ -137,6 +137,8 @@ def _ask(
         print(json.dumps(answer))
     elif status == 200:
         print(written(answer), end="")
+        for line in tables.missing(answer):
+            print(f"socksd: {line}", file=sys.stderr)
     else:
         for line in tables.problems(answer):
             print(f"socksd: {line}", file=sys.stderr)

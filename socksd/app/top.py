@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from socksd.admin.client import Unreachable, ask
-from socksd.admin.tables import octets, session_row, shown
+from socksd.admin.tables import missing, octets, session_row, shown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -112,6 +112,8 @@ def frame(
     )
     if status["unconfirmed_until"] is not None:
         head.append("  configuration on trial", "bold yellow")
+    for line in missing(answer):
+        head.append(f"  {line}", "bold yellow")
     table = Table(box=None, expand=True, header_style="reverse", pad_edge=False)
     for name in ("SESSION", "CLIENT", "USER", "STATE", "DESTINATION", "RULE"):
         table.add_column(name, overflow="ellipsis", no_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -81,6 +81,10 @@ class Leaks:
         """Give the clients that have sent an address, those with most of them first."""
         leaking = [(caller, asked) for caller, asked in self._clients.items() if asked.addresses]
         return iter(sorted(leaking, key=lambda item: -item[1].addresses))
+
+    def everybody(self) -> Iterable[tuple[Caller, Asked]]:
+        """Give all clients that are remembered, who has asked least recently first."""
+        return self._clients.items()
 
     def __len__(self) -> int:
         """How many clients are remembered, leaking or not."""

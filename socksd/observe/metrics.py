@@ -55,6 +55,14 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"  # its values are Distribution
 
 
+class Together(StrEnum):
+    """What the numbers of several processes are together."""
+
+    SUM = "sum"
+    GREATEST = "greatest"
+    APART = "apart"  # each by itself, with a label that says whose it is
+
+
 @dataclass(frozen=True, slots=True)
 class Distribution:
     """
@@ -78,6 +86,8 @@ class Family:
     Attributes:
         labels: What tells them apart;
         values: and each by its labels' values.
+        together: What becomes of it where there are workers; histograms and
+            counters are added, or stand apart.
     """
 
     kind: Kind
@@ -85,6 +95,7 @@ class Family:
     help: str
     values: Mapping[Labels, float | Distribution]
     labels: Labels = ()
+    together: Together = Together.SUM
 
 
 class Times:

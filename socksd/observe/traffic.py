@@ -20,6 +20,7 @@ class Rate(NamedTuple):
     time: float  # seconds since the epoch, of the later one
     up: float
     down: float
+    seconds: float  # between the two
 
 
 class _Sample(NamedTuple):
@@ -65,6 +66,7 @@ class Traffic:
                 after.time,
                 max(0, after.up - before.up) / (after.time - before.time),
                 max(0, after.down - before.down) / (after.time - before.time),
+                after.time - before.time,
             )
             for before, after in pairwise(self._samples)
             if after.time > before.time  # the clock may have been set back
@@ -72,17 +74,24 @@ class Traffic:
 
 
 class Denials:
-    """The last refusals, and whoever wants to hear of the next ones."""
+    """
+    The last refusals, and whoever wants to hear of the next ones.
+
+    Attributes:
+        count: How many there were so far.
+    """
 
     hears = (Denied,)
 
     def __init__(self) -> None:
+        self.count = 0
         self._last: deque[Denied] = deque(maxlen=DENIALS)
         self.heard_by: set[Callable[[Denied], None]] = set()
 
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
         if isinstance(event, Denied):
+            self.count += 1
             self._last.append(event)
             for hear in tuple(self.heard_by):
                 hear(event)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
 from twisted.internet import reactor as real_reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
@@ -47,9 +47,9 @@ class Scene:
         self.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         return self.port
 
-    def sample(self) -> Callable[[], bytes]:
+    def sample(self) -> Deferred[Callable[[], bytes]]:
         self.samples += 1
-        return self.write
+        return succeed(self.write)
 
     async def connect(self) -> Client:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port)

@@ -120,6 +120,17 @@ def test_status_says_what_is_out_of_the_ordinary() -> None:
     trial = tables.status({**answer, "unconfirmed_until": NOON})
     assert "unconfirmed    rolled back at 2026-11-22 12:00:00Z\n" in trial
     assert "was not confirmed" in tables.status({**answer, "rolled_back": True})
+    workers = [{"number": 12, "pid": 4711, "started": NOON, "sessions": 2, "older_sessions": 0}]
+    (line,) = tables.status({**answer, "workers": workers}).splitlines()[len(usual.splitlines()) :]
+    assert line == "worker 12      process 4711, since 2026-11-22 12:00:00Z, 2 sessions"
+
+
+def test_workers_that_do_not_answer_are_a_line_each() -> None:
+    assert tables.missing({"missing": [3, 12]}) == [
+        "worker 3 does not answer",
+        "worker 12 does not answer",
+    ]
+    assert tables.missing({}) == []
 
 
 def test_a_reload_says_what_becomes_of_sessions_and_of_itself() -> None:

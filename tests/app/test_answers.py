@@ -15,14 +15,17 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from socksd.address import Destination
 from socksd.admin.routes import BadBody, Unable
 from socksd.app.answers import UNWRITTEN, Answers
+from socksd.app.measures import Measures
 from socksd.errors import ConfigError
 from socksd.events import Outcome
+from socksd.observe import samples
 from socksd.observe.counters import RuleCounters
 from socksd.observe.leaks import Leaks
+from socksd.observe.metrics import Metrics
 from socksd.observe.traffic import Denials, Traffic
 from tests.app.test_reload import DENIES, Scene
 from tests.fakes import outcome
-from tests.observe.closed import SERVED
+from tests.observe.closed import DENIED, SERVED
 
 NOW = 1000.0
 LISTENER = '[[listener]]\nname = "office"\nendpoint = "tcp:1080"\n'
@@ -61,13 +64,14 @@ def answers(scene: Scene, counters: RuleCounters, leaks: Leaks) -> Answers:
         leaks,
         Traffic(scene.gateway.sessions.carried),
         Denials(),
+        Measures(scene.gateway, scene.reloader, counters, Metrics()),
         scene.reactor,
         in_thread=maybeDeferred,
     )
 
 
 def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
-    scene.change(LISTENER + '[dashboard]\nendpoint = "unix:/x"\n')
+    scene.change(LISTENER + '[dashboard]\nendpoint = "unix:/x"\n[metrics]\nendpoint = "unix:/y"\n')
     scene.reloader.reload()
     routes = answers.routes()
     assert set(routes) == {
@@ -79,11 +83,15 @@ def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
         ("GET", "/v1/talkers"),
         ("GET", "/v1/traffic"),
         ("GET", "/v1/denials"),
+        ("GET", "/v1/samples"),
         ("POST", "/v1/explain"),
         ("POST", "/v1/kill"),
         ("POST", "/v1/reload"),
         ("POST", "/v1/confirm"),
+        ("POST", "/v1/restart-workers"),
     }
+    with pytest.raises(Unable, match="has no workers"):
+        routes.pop(("POST", "/v1/restart-workers"))({})
     for (_, path), handler in routes.items():
         if path == "/v1/confirm":
             handler_of_reload = routes["POST", "/v1/reload"]
@@ -155,6 +163,42 @@ def test_leaks_name_the_client_and_what_it_asked_for(answers: Answers, leaks: Le
     }
 
 
+def test_who_leaks_nothing_is_there_for_who_asks(answers: Answers, leaks: Leaks) -> None:
+    """Whoever merges what several workers say must know who was seen by more than one."""
+    leaks(SERVED)
+    assert answers.leaks({}) == {"clients": 1, "leaks": []}
+    (client,) = answers.leaks({"all": "1"})["leaks"]
+    assert (client["addresses"], client["names"]) == (0, 1)
+
+
+def test_denials_are_told_from_where_one_left_off(answers: Answers, scene: Scene) -> None:
+    scene.change('[dashboard]\nendpoint = "unix:/x"\n')
+    scene.reloader.reload()
+    denials = answers._denials
+    for number in range(3):
+        denials(replace(DENIED, session=number))
+
+    def told(**body: object) -> tuple[int, list[int]]:
+        answer = answers.denials(body)
+        return answer["count"], [row["session"] for row in answer["denials"]]
+
+    assert told() == (3, [2, 1, 0])
+    assert told(after="2") == (3, [2])
+    assert told(after=3) == told(after=4) == (3, [])
+    for after in ("x", -1, None, "9" * 5000):
+        with pytest.raises(BadBody, match="after is a number, 0 or more"):
+            told(after=after)
+
+
+def test_samples_are_all_that_a_scrape_shows(answers: Answers, scene: Scene) -> None:
+    scene.change('[metrics]\nendpoint = "unix:/x"\n')
+    scene.reloader.reload()
+    said = outcome(answers.samples({}))
+    names = {family.name for family in samples.heard(json.loads(json.dumps(said["families"])))}
+    assert {"socksd_sessions", "socksd_connect_seconds", "process_open_fds"} <= names
+    assert said["rules"] == ["guard", "default", "why"]
+
+
 def test_sessions_are_listed_and_ended(answers: Answers, scene: Scene) -> None:
     scene.relaying()
     (session,) = answers.sessions({"state": "relaying"})["sessions"]
@@ -164,7 +208,7 @@ def test_sessions_are_listed_and_ended(answers: Answers, scene: Scene) -> None:
 
 
 def test_without_a_dashboard_nothing_is_kept_for_it(answers: Answers) -> None:
-    for ask in (answers.traffic, answers.denials):
+    for ask in (answers.traffic, answers.denials, answers.samples):
         with pytest.raises(Unable, match="endpoint is not set"):
             ask({})
 

@@ -157,7 +157,7 @@ def test_who_talks_to_whom_is_added_up(world: World) -> None:
     world.connect("192.0.2.1").receive(GREETING + LITERAL)
     world.egress.answer("198.51.100.7")
     world.relays[2].up = 1
-    first, second = talkers(world.sessions)
+    first, second = talkers(world.sessions, {})
     assert first == {
         "client": "192.0.2.2",
         "user": None,
@@ -168,3 +168,4 @@ def test_who_talks_to_whom_is_added_up(world: World) -> None:
     }
     assert (second["host"], second["sessions"]) == ("198.51.100.7", 2)
     assert (second["up"], second["down"]) == (11, 20)
+    assert talkers(world.sessions, {"limit": "1"}) == [first]

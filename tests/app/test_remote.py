@@ -142,6 +142,16 @@ def test_what_the_server_refuses_is_a_line_for_each_problem(
     assert json.loads(capsys.readouterr().out)["problems"] == problems
 
 
+def test_an_answer_without_some_workers_says_so(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answer = 200, {"killed": 2, "missing": [3]}
+    main(["kill", "7"])
+    said = capsys.readouterr()
+    assert said.out == "2 sessions ended\n"
+    assert said.err == "socksd: worker 3 does not answer\n"
+
+
 def test_no_server_has_a_status_of_its_own(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,11 @@ def test_a_trial_is_not_overlooked() -> None:
     )
 
 
+def test_a_worker_that_does_not_answer_is_not_overlooked() -> None:
+    (head, _) = drawn(top.frame(STATUS, {"count": 0, "sessions": [], "missing": [3]}, {}, "rate"))
+    assert head.rstrip().endswith("worker 3 does not answer")
+
+
 def test_it_looks_as_often_as_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,7 +114,7 @@ def test_traffic_is_sampled_while_it_runs(
     scene.reactor.advance(EVERY)
     watching.stop()
     scene.reactor.advance(EVERY)
-    assert watching.traffic.rates() == [Rate(EVERY, 0.0, 1000 / EVERY)]
+    assert watching.traffic.rates() == [Rate(EVERY, 0.0, 1000 / EVERY, EVERY)]
 
 
 def test_refusals_are_told_until_nobody_wants_them(watching: Watching) -> None:

@@ -50,11 +50,3 @@ def test_a_label_cannot_break_the_page() -> None:
     found = samples(Family(Kind.GAUGE, "x", "X.", {(hostile,): 1}, ("rule",)))
     assert found["x", label(rule=hostile)] == 1
     assert "y" not in {name for name, _ in found}
-
-
-def test_the_process_is_described_by_the_usual_names() -> None:
-    found = samples()
-    assert found["process_open_fds", label()] >= 3
-    assert found["process_max_fds", label()] >= found["process_open_fds", label()]
-    assert found["process_resident_memory_bytes", label()] > 1 << 20
-    assert found["process_cpu_seconds_total", label()] > 0

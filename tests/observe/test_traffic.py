@@ -25,7 +25,7 @@ def test_rates_are_octets_a_second_between_samples() -> None:
     live.up, live.down = 1000, 20
     traffic.sample(110.0)
     traffic.sample(115.0)
-    assert traffic.rates() == [Rate(110.0, 100.0, 2.0), Rate(115.0, 0.0, 0.0)]
+    assert traffic.rates() == [Rate(110.0, 100.0, 2.0, 10.0), Rate(115.0, 0.0, 0.0, 5.0)]
 
 
 def test_what_has_closed_still_counts_and_only_once() -> None:
@@ -37,10 +37,10 @@ def test_what_has_closed_still_counts_and_only_once() -> None:
     live.up = live.down = 0
     traffic(SERVED)
     traffic.sample(110.0)
-    assert traffic.rates() == [Rate(110.0, 0.0, 0.0)]
+    assert traffic.rates() == [Rate(110.0, 0.0, 0.0, 10.0)]
     traffic(replace(SERVED, up=50, down=70))
     traffic.sample(120.0)
-    assert traffic.rates()[-1] == Rate(120.0, 5.0, 7.0)
+    assert traffic.rates()[-1] == Rate(120.0, 5.0, 7.0, 10.0)
 
 
 def test_no_rate_is_negative() -> None:
@@ -50,7 +50,7 @@ def test_no_rate_is_negative() -> None:
     traffic.sample(100.0)
     live.up = 0
     traffic.sample(110.0)
-    assert traffic.rates() == [Rate(110.0, 0.0, 0.0)]
+    assert traffic.rates() == [Rate(110.0, 0.0, 0.0, 10.0)]
 
 
 def test_a_clock_that_is_set_back_makes_a_gap() -> None:

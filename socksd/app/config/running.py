@@ -41,8 +41,8 @@ def workers(value: object) -> int:
 class Server:
     """``[server]``: the process, or several."""
 
-    workers: Annotated[int, workers] = 0  # 0 or 1: a single process
     drain: Annotated[float, a_duration(least="0s")] = 60.0
+    workers: Annotated[int, workers] = 0  # 0 or 1: a single process
 
 
 def _access_log(value: object) -> str:

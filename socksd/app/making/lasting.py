@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorCore
 
@@ -19,6 +19,9 @@ from socksd.observe.leaks import Leaks
 from socksd.observe.log import PeopleLog
 from socksd.observe.metrics import Family, Metrics
 from socksd.observe.refusals import Refusals
+
+if TYPE_CHECKING:
+    from socksd.app.whole import Whole
 
 
 class IReactor(
@@ -48,9 +51,10 @@ class Lasting:
     routes: Routes  # of the control socket
     measures: list[Callable[[], Iterable[Family]]]  # what a scrape asks
     role: Role = Role.ALONE
+    whole: Whole | None = None  # of the parent: what metrics and dashboard show instead
 
 
-def lasting(reactor: IReactor, role: Role = Role.ALONE, whole: Any = None) -> Lasting:
+def lasting(reactor: IReactor, role: Role = Role.ALONE, whole: Whole | None = None) -> Lasting:
     """Make what outlives every configuration."""
     counters = RuleCounters(time.time)
     return Lasting(
@@ -63,4 +67,5 @@ def lasting(reactor: IReactor, role: Role = Role.ALONE, whole: Any = None) -> La
         {} if whole is None else whole.routes(),
         [],
         role,
+        whole,
     )

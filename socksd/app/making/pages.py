@@ -7,6 +7,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 
 from socksd.app import autoconfig
@@ -16,6 +17,7 @@ from socksd.app.making.attempts import attempt
 from socksd.app.making.lasting import IReactor, Lasting
 from socksd.app.service import Part
 from socksd.errors import Problem
+from socksd.observe.process import process
 from socksd.server.protocol import client_of
 
 if TYPE_CHECKING:
@@ -43,8 +45,11 @@ def metrics_of(
     if endpoint is None:
         return None
 
-    def sample() -> Callable[[], bytes]:
-        return partial(render, tuple(chain.from_iterable(ask() for ask in lasting.measures)))
+    def sample() -> Deferred[Callable[[], bytes]]:
+        if lasting.whole is not None:
+            return lasting.whole.sample(render)
+        families = tuple(chain.from_iterable(ask() for ask in lasting.measures))
+        return succeed(partial(render, chain(families, process())))
 
     return MetricsListener(partial(_opened, endpoint, "metrics"), sample, CONTENT_TYPE, reactor)
 
@@ -70,11 +75,16 @@ def dashboard_of(
     if endpoint is None:
         return None
     watching = lasting.watching
+    subscribe = watching.subscribe
+    if lasting.whole is not None:
+        from socksd.app.following import Following
+
+        subscribe = Following(lasting.whole.rounds, reactor).subscribe
     return Dashboard(
         partial(_opened, endpoint, "dashboard"),
         lasting.routes,
         Gate(watching.log_in, watching.admits, lambda peer: client_of(cast("IAddress", peer))[0]),
-        watching.subscribe,
+        subscribe,
         reactor,
     )
 

@@ -13,13 +13,13 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from socksd.admin.routes import Body, Routes, Unable
+from socksd.admin.routes import Body, Routes, Unable, only
 from socksd.app.answers import listening, loaded, reloaded, trial_of
-from socksd.app.answers import _only as only
 from socksd.app.build import build, let_insist
 from socksd.app.collector import calm
 from socksd.app.config import Config
 from socksd.app.making.lasting import IReactor, Role, lasting
+from socksd.app.measures import service
 from socksd.app.notify import Manager, Notifier
 from socksd.app.reload import Commanded, Reloader
 from socksd.app.service import CannotStart, Entrance, Gateway, Generation, Listener, Part
@@ -220,7 +220,7 @@ def assemble(
         lambda: parent.pool.addresses(),
         reactor,
         status=lambda: asked.status(),
-        families=lambda: (),
+        families=lambda: service(reloader),
     )
     common = lasting(reactor, Role.PARENT, whole)
 

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from socksd.admin.routes import Unable
 from socksd.app.notify import GRACE
-from socksd.app.whole import WorkerAddress
+from socksd.app.rounds import WorkerAddress
 from socksd.app.workers.channel import Asker, Message
 
 _log = Logger("socksd")

@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ProcessDone, ProcessExitedAlready
-from twisted.internet.error import ProcessTerminated
+from twisted.internet.error import (
+    ConnectionDone,
+    ProcessDone,
+    ProcessExitedAlready,
+    ProcessTerminated,
+)
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from socksd.admin.routes import Unable
 from socksd.app.notify import GRACE
-from socksd.app.whole import WorkerAddress
+from socksd.app.rounds import WorkerAddress
 from socksd.app.workers import pool as module
 from socksd.app.workers.channel import Message
 from socksd.app.workers.pool import (
