@@ -207,7 +207,7 @@ def test_who_cannot_begin_says_why_and_is_tried_again_later(serve: Serve, tmp_pa
     living = wait_for_workers(gateway, 1, 2)
     users.unlink()
     os.kill(living[1], signal.SIGKILL)
-    gateway.logged(r"worker 3 \(pid \d+\) cannot serve: auth.authenticators\[0\]: .*")
+    gateway.logged(r"worker 3 \(pid \d+\) cannot serve: .*users: No such file")
     gateway.logged(r"worker 3 \(pid \d+\) has ended: status 1")
     users.write_text("")
     wait_for("another one", lambda: len(serving(gateway)) == 2)

@@ -173,8 +173,8 @@ class Child:
         complete(gateway, self._reloader, common, reactor)
         control = ControlSocket(question["socket"], common.routes, reactor)
         gateway.beside.append(Part(control.open, control.close))
-        gateway.startService()
         reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
+        gateway.startService()
         self._gateway = gateway
 
     def _reload(self, question: Message, sockets: Sequence[int]) -> Message:

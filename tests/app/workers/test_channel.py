@@ -138,3 +138,9 @@ def test_what_cannot_be_answered_leaves_no_descriptors_behind(file: int) -> None
     with pytest.raises(ZeroDivisionError):
         answerer.dataReceived(b'\0\0\0\x12{"descriptors": 1}')
     assert open_descriptors() == before
+
+
+def test_who_is_hung_up_on_is_asked_nothing_more() -> None:
+    channel = Channel()
+    channel.asker.hang_up()
+    assert channel.down.disconnecting
