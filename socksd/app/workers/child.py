@@ -113,18 +113,20 @@ class Child:
 
     def answer(self, question: Message, sockets: Sequence[int]) -> Message:
         """Answer a question; *sockets* are open for so long."""
-        what = question["do"]
-        if what == "serve":
-            problems = self._attempt(partial(self._serve, question, sockets))
-            self.status = int(bool(problems))
-            return {"problems": problems}
         gateway = self._gateway
-        if gateway is not None and what == "say":
-            return {"sessions": len(gateway.sessions)}
-        if gateway is not None and what == "reload":
-            return self._reload(question, sockets)
-        if gateway is not None and what == "hurry":
-            gateway.hurry()
+        match question["do"]:
+            case "serve":
+                problems = self._attempt(partial(self._serve, question, sockets))
+                self.status = int(bool(problems))
+                return {"problems": problems}
+            case "reload" if gateway is not None:
+                return self._reload(question, sockets)
+            case "reload":  # it could not serve, and has said why
+                return {"problems": [], "refused": 0}
+            case "say":
+                return {"sessions": 0 if gateway is None else len(gateway.sessions)}
+            case "hurry" if gateway is not None:
+                gateway.hurry()
         self.end()
         return {}
 

@@ -76,5 +76,7 @@ async def test_who_stops_accepting_leaves_the_socket_to_others(
 
 
 async def test_what_is_no_socket_cannot_be_listened_on() -> None:
-    with open(os.devnull) as nothing, pytest.raises(OSError):
-        await Shared(reactor, nothing.fileno()).listen(factory_of(Greeter))
+    nothing = os.memfd_create("nothing")
+    with pytest.raises(OSError, match="non-socket"):
+        await Shared(reactor, nothing).listen(factory_of(Greeter))
+    os.close(nothing)

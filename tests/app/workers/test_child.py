@@ -140,7 +140,10 @@ async def test_the_command_line_adds_to_the_text(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (TEXT + '[auth]\nauthenticators = ["htpasswd:nowhere"]\n', "nowhere: No such file or directory"),
+        (
+            TEXT + '[auth]\nauthenticators = ["htpasswd:nowhere"]\n',
+            "nowhere: No such file or directory",
+        ),
         (TEXT + "[dashbord]\nx = 1\n", "dashbord: there is no such key"),
     ],
 )
@@ -148,6 +151,10 @@ async def test_what_keeps_it_from_serving_is_told(scene: Scene, text: str, probl
     (said,) = scene.ask("serve", text)["problems"]
     assert problem in said
     assert scene.child.status == 1
+    # What it was asked meanwhile ends nothing: its answer would not get to the parent.
+    assert scene.child.answer({"do": "say"}, []) == {"sessions": 0}
+    assert scene.ask("reload") == {"problems": [], "refused": 0}
+    assert scene.reactor.stopped == 0
     scene.child.orphaned()  # the parent hangs up
     assert scene.reactor.stopped == 1
 
@@ -230,9 +237,9 @@ def test_the_program_serves_until_it_is_told_to_end(monkeypatch: pytest.MonkeyPa
         heard.update(descriptor=descriptor, family=family)
         heard["protocol"] = factory.buildProtocol(None)
 
-    def run(*, installSignalHandlers: bool) -> None:
+    def run(**options: bool) -> None:
         heard["handlers"] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-        heard["twisted"] = installSignalHandlers
+        heard["twisted"] = options["installSignalHandlers"]
 
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     monkeypatch.setattr(real_reactor, "adoptStreamConnection", adopt)

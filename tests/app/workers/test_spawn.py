@@ -18,9 +18,10 @@ class FakeReactor:
     def __init__(self) -> None:
         self.spawned: list[Any] = []
 
-    def spawnProcess(self, *arguments: Any, childFDs: dict[int, Any]) -> None:
-        self.spawned = [*arguments, dict(childFDs)]
-        self.theirs = socket.socket(fileno=os.dup(childFDs[DESCRIPTOR]))
+    def spawnProcess(self, *arguments: Any, **options: Any) -> None:
+        descriptors = options["childFDs"]
+        self.spawned = [*arguments, dict(descriptors)]
+        self.theirs = socket.socket(fileno=os.dup(descriptors[DESCRIPTOR]))
 
     def adoptStreamConnection(self, descriptor: int, family: int, factory: Any) -> None:
         self.ours = socket.socket(fileno=os.dup(descriptor))
