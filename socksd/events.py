@@ -4,7 +4,7 @@ What happened, as values.
 A session tells its observer about eight of these. They end in exclusive
 pairs (``Resolved`` or ``ResolveFailed``, ``Connected`` or ``ConnectFailed``)
 and in exactly one ``SessionClosed``; one with the outcome DENIED comes after
-exactly one ``Denied``. A BIND has ``PortOpened`` and, if its peer comes,
+exactly one ``Denied`` that is not of a datagram. A BIND has ``PortOpened`` and, if its peer comes,
 ``PeerArrived`` instead. Passwords and payload are never in one.
 
 What goes well before the end, which is most of them, is told only to an
@@ -144,16 +144,21 @@ class ConnectFailed:
 
 @value
 class Denied:
-    """The policy has refused the client, which may take its time to leave."""
+    """
+    The policy has refused the client, which may take its time to leave.
+
+    Or, with *datagram*, one target of an association, which goes on.
+    """
 
     session: int
-    started: float  # seconds since the epoch
+    started: float  # the session, in seconds since the epoch; of a datagram: when it came
     client: IPAddress
     client_port: int
     user: str | None  # None without login
     command: Command | None  # None: denied by its address, before there was a request
     destination: Destination | None
     decision: Decision
+    datagram: bool = False
 
 
 @value
@@ -186,10 +191,10 @@ class PeerArrived:
 @value
 class DatagramTarget:
     """
-    A client has sent a datagram to where its association has not sent before.
+    A client has sent a datagram to where its association has not sent before, and may.
 
     Told once for each target, and again for one that was forgotten, being one
-    of very many.
+    of very many. Where it may not, Denied is told instead.
     """
 
     session: int
@@ -239,6 +244,7 @@ class SessionClosed:
     logged: bool = True  # False: the rule wants no line of it in any log
     userid: str | None = None  # what a SOCKS4 client said of itself, unverified; escape it
     certificate: str | None = None  # SHA-256 of the client's, verified, in hex
+    protocol: str | None = None  # as [[listener]] calls it; None: it has said nothing of any
 
 
 Event = (

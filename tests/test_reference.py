@@ -61,6 +61,7 @@ SERVED = SessionClosed(
     reason="",
     up=1021,
     down=6452,
+    protocol="socks5",
 )
 
 

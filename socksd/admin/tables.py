@@ -89,7 +89,18 @@ def leaks(answer: dict[str, Any]) -> str:
 def sessions(answer: dict[str, Any]) -> str:
     """Write what /v1/sessions answers."""
     rows: list[Sequence[str]] = [
-        ("SESSION", "CLIENT", "USER", "STATE", "DESTINATION", "RULE", "AGE", "UP", "DOWN")
+        (
+            "SESSION",
+            "CLIENT",
+            "USER",
+            "PROTOCOL",
+            "STATE",
+            "DESTINATION",
+            "RULE",
+            "AGE",
+            "UP",
+            "DOWN",
+        )
     ]
     rows += [session_row(session) for session in answer["sessions"]]
     more = answer["count"] - len(answer["sessions"])
@@ -104,6 +115,7 @@ def session_row(session: dict[str, Any]) -> tuple[str, ...]:
         str(session["session"]),
         session["client"],
         "-" if session["user"] is None else session["user"],
+        session.get("protocol") or "-",
         session["state"],
         where or "-",
         session["rule"] or "-",

@@ -41,6 +41,7 @@ def row(session: Session, now: float) -> Row:
         "port": session.client_port,
         "listener": facts.listener,
         "user": facts.principal.name if facts.principal else None,
+        "protocol": session.protocol,
         "state": session.state.name.lower(),
         "command": COMMANDS[request.command] if request else None,
         "destination": str(request.destination) if request else None,

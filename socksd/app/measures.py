@@ -69,7 +69,7 @@ class Measures:
         yield Family(
             Kind.COUNTER,
             "socksd_rule_sessions",
-            "Sessions that have ended, by the rule that decided and by how.",
+            "Sessions that have ended and denied UDP targets, by the rule that decided and by how.",
             {
                 (rule, outcome.value): count
                 for rule, each in hits

@@ -115,7 +115,7 @@ def frame(
     for line in missing(answer):
         head.append(f"  {line}", "bold yellow")
     table = Table(box=None, expand=True, header_style="reverse", pad_edge=False)
-    for name in ("SESSION", "CLIENT", "USER", "STATE", "DESTINATION", "RULE"):
+    for name in ("SESSION", "CLIENT", "USER", "PROTOCOL", "STATE", "DESTINATION", "RULE"):
         table.add_column(name, overflow="ellipsis", no_wrap=True)
     for name in ("AGE", "UP", "DOWN", "RATE"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -34,9 +34,10 @@ Every object has all of these keys, and no others:
                 that are permitted, if any is
 ``unlisted``    how many addresses were left out
 ``certificate`` SHA-256 of the client's verified one, in hex; null: there was none
+``protocol``    socks5, socks4a or http-connect; null: the client spoke none of them
 ============= ===============================================================
 
-The keys from ``groups`` on, with those above, are all that a decision uses:
+The keys from ``groups`` to ``certificate``, with those above, are all that a decision uses:
 ``socksd replay`` decides again by them.
 
 The text is ASCII. An octet of a user name that is not UTF-8 appears as the
@@ -105,7 +106,7 @@ def record(event: SessionClosed) -> str:
         f',"seconds":{round(event.seconds, 3)!r},"groups":[{groups}],"literal":{literal}'
         f',"asked":{_word(event.asked)},"verdict":{_word(event.verdict and event.verdict.value)}'
         f',"reports":{{{reports}}},"addresses":[{addresses}],"unlisted":{event.unlisted}'
-        f',"certificate":{_word(event.certificate)}}}'
+        f',"certificate":{_word(event.certificate)},"protocol":{_word(event.protocol)}}}'
     )
 
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from socksd.events import Event, Outcome, SessionClosed
+from socksd.events import Denied, Event, Outcome, SessionClosed
+from socksd.facts import Report
 
 
 @dataclass(slots=True)
 class Hits:
     """
-    The sessions that one rule has decided.
+    The sessions that one rule has decided, and the targets of datagrams that it has denied.
 
-    A session counts when it has ended; one that still runs is not in here.
+    A session counts when it has ended; one that still runs is not in here. A
+    target counts at its first datagram.
 
     Attributes:
         since: When counting began, in seconds since the epoch.
-        count: How many sessions.
-        last: When the latest of them began, in seconds since the epoch;
-            ``None`` without any.
+        count: How many.
+        last: When the latest session began or datagram came, in seconds since
+            the epoch; ``None`` without any.
         outcomes: How they ended.
     """
 
@@ -32,7 +34,8 @@ class Hits:
 
 class RuleCounters:
     """
-    Count the decisions that stood: one for each session, by the rule it ended with.
+    Count the decisions that stood: one for each session, by the rule it ended with,
+    and one for each target of datagrams that was denied.
 
     A rule on trial counts the sessions that it would have decided otherwise.
 
@@ -46,7 +49,7 @@ class RuleCounters:
         hits: By rule id.
     """
 
-    hears = (SessionClosed,)
+    hears = (Denied, SessionClosed)
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.hits: dict[str, Hits] = {}
@@ -59,17 +62,18 @@ class RuleCounters:
 
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
-        if not isinstance(event, SessionClosed):
-            return
-        if event.rule is not None:
-            self._count(event.rule, event)
-        for report in event.reports:
-            self._count(report.rule, event)
+        if isinstance(event, SessionClosed):
+            self._count(event.rule, event.reports, event.outcome, event.started)
+        elif isinstance(event, Denied) and event.datagram:
+            decision = event.decision
+            self._count(decision.rule, decision.reports, Outcome.DENIED, event.started)
 
-    def _count(self, rule: str, event: SessionClosed) -> None:
-        hits = self.hits.get(rule)
-        if hits is None:  # a rule that its last sessions have outlived
-            return
-        hits.count += 1
-        hits.outcomes[event.outcome] += 1
-        hits.last = max(event.started, hits.last or 0.0)
+    def _count(
+        self, rule: str | None, reports: Iterable[Report], outcome: Outcome, time: float
+    ) -> None:
+        for each in (rule, *(report.rule for report in reports)):
+            hits = self.hits.get(each) if each is not None else None
+            if hits is not None:  # else a rule that its last sessions have outlived
+                hits.count += 1
+                hits.outcomes[outcome] += 1
+                hits.last = max(time, hits.last or 0.0)

@@ -28,7 +28,7 @@ import re
 from ipaddress import IPv4Address
 from typing import Final
 
-from socksd.address import Destination, IPAddress, spelled
+from socksd.address import IPAddress, spelled
 from socksd.codes import Command
 from socksd.events import (
     DatagramsDropped,
@@ -65,9 +65,10 @@ def session(event: SessionClosed) -> str:
     The request, ``via`` (the address that was dialled) and ``rule`` are
     missing where the session did not get that far, ``reason`` where there is
     nothing to explain. ``userid`` is what a client of SOCKS4 claims to be.
-    ``up`` is octets from the client, ``down`` to it.
+    ``up`` is octets from the client, ``down`` to it. ``protocol`` is missing
+    where the client has spoken none.
     """
-    userid = request = via = rule = reason = ""
+    userid = request = via = rule = protocol = reason = ""
     if event.userid:
         userid = f" userid={word(event.userid)}"
     if event.command is not None and event.destination is not None:
@@ -76,18 +77,26 @@ def session(event: SessionClosed) -> str:
         via = f" via={spelled(event.address)}"
     if event.rule is not None:
         rule = f" rule={word(event.rule)}"
+    if event.protocol is not None:
+        protocol = f" protocol={event.protocol}"
     if event.reason:
         reason = f" reason={json.dumps(event.reason)}"
     return (
         f"session {event.session} client={_endpoint(event.client, event.client_port)}"
         f" user={word(event.user)}{userid}{request}{via}{rule} outcome={event.outcome}"
-        f" up={event.up} down={event.down} seconds={event.seconds:.3f}{reason}"
+        f" up={event.up} down={event.down} seconds={event.seconds:.3f}{protocol}{reason}"
     )
 
 
 def denied(event: Denied) -> str:
     """Write that the policy has refused a client; see this module for the form."""
-    return _denied(event, event.command, event.destination, event.decision.rule)
+    command, destination = event.command, event.destination
+    return (
+        f"denied client={event.client} port={event.client_port} user={word(event.user)}"
+        f" command={'-' if command is None else COMMANDS[command]}"
+        f" destination={'-' if destination is None else destination}"
+        f" rule={word(event.decision.rule)}"
+    )
 
 
 def target(event: DatagramTarget) -> str:
@@ -101,11 +110,6 @@ def target(event: DatagramTarget) -> str:
     if event.reason:
         fields.append(f"outcome={Outcome.FAILED} reason={json.dumps(event.reason)}")
     return " ".join(fields)
-
-
-def target_denied(event: DatagramTarget) -> str:
-    """Write that the policy has refused to send there; in the same form as denied()."""
-    return _denied(event, Command.UDP_ASSOCIATE, event.destination, event.decision.rule)
 
 
 def dropped(event: DatagramsDropped) -> str:
@@ -134,19 +138,6 @@ def hint(client: IPAddress) -> str:
         f"no rule speaks of {client}: to allow it, write a [[rule]] with"
         f' action = "allow" and from = ["{client}/{client.max_prefixlen}"]'
         " into the file given by --config; see docs/configuration.rst"
-    )
-
-
-def _denied(
-    event: Denied | DatagramTarget,
-    command: Command | None,
-    destination: Destination | None,
-    rule: str,
-) -> str:
-    return (
-        f"denied client={event.client} port={event.client_port} user={word(event.user)}"
-        f" command={'-' if command is None else COMMANDS[command]}"
-        f" destination={'-' if destination is None else destination} rule={word(rule)}"
     )
 
 

@@ -97,12 +97,7 @@ class PeopleLog:
             self._text.info(lines.session(event))
 
     def _target(self, event: DatagramTarget) -> None:
-        if not event.decision.log:
-            return
-        if event.address is None and not event.reason:
-            if self._may_say("denied"):
-                _log.warn("{line}", line=lines.target_denied(event))
-        elif self._may_say("udp"):
+        if event.decision.log and self._may_say("udp"):
             _log.info("{line}", line=lines.target(event))
 
     def _may_say(self, kind: str) -> bool:

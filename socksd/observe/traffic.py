@@ -12,6 +12,7 @@ from socksd.events import Denied, Event, SessionClosed
 EVERY: Final = 10.0  # seconds between two samples
 HOUR: Final = 3600.0
 DENIALS: Final = 200  # remembered
+DATAGRAMS: Final = 10  # denied targets in a second that are: they cost a client nothing
 
 
 class Rate(NamedTuple):
@@ -77,24 +78,35 @@ class Denials:
     """
     The last refusals, and whoever wants to hear of the next ones.
 
+    Of targets of datagrams it takes the first DATAGRAMS of each second only.
+
     Attributes:
-        count: How many there were so far.
+        count: How many it has taken so far.
     """
 
     hears = (Denied,)
 
     def __init__(self) -> None:
         self.count = 0
+        self._second = 0
+        self._datagrams = 0  # in that second
         self._last: deque[Denied] = deque(maxlen=DENIALS)
         self.heard_by: set[Callable[[Denied], None]] = set()
 
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
-        if isinstance(event, Denied):
+        if isinstance(event, Denied) and not (event.datagram and self._too_many(event.started)):
             self.count += 1
             self._last.append(event)
             for hear in tuple(self.heard_by):
                 hear(event)
+
+    def _too_many(self, time: float) -> bool:
+        second = int(time)
+        if second != self._second:
+            self._second, self._datagrams = second, 0
+        self._datagrams += 1
+        return self._datagrams > DATAGRAMS
 
     def last(self) -> Sequence[Denied]:
         """Give what is remembered, the latest first."""

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from socksd.address import Destination, IPAddress
 from socksd.codes import Command, ReplyCode
 from socksd.errors import Refused
-from socksd.events import DatagramsDropped, DatagramTarget
+from socksd.events import DatagramsDropped, DatagramTarget, Denied
 from socksd.facts import Decision, Verdict
 from socksd.interfaces import Drop, ITargets
 from socksd.server.connect import denied
@@ -104,7 +104,7 @@ class DatagramTargets:
         facts = self._session.facts.asking(Command.UDP_ASSOCIATE, destination)
         decision = decide(facts)
         if decision.verdict is Verdict.DENY:  # before any lookup, as for CONNECT
-            self._tell(destination, decision)
+            self._tell_denied(destination, decision)
             return None
         if facts.address is not None:
             self._tell(destination, decision, facts.address)
@@ -118,7 +118,7 @@ class DatagramTargets:
         answers = {each.address: decide(each) for each in judged if each.address is not None}
         permitted = [each for each, answer in answers.items() if answer.verdict is Verdict.ALLOW]
         if not permitted:
-            self._tell(destination, next(iter(answers.values())))
+            self._tell_denied(destination, next(iter(answers.values())))
             return None
         # There is no race as for CONNECT: a datagram that gets lost tells nobody.
         first = permitted[0]
@@ -149,16 +149,36 @@ class DatagramTargets:
         reason: str = "",
     ) -> None:
         session = self._session
-        principal = session.facts.principal
         session.tell(
             DatagramTarget(
                 session.number,
                 session.facts.client,
                 session.client_port,
-                principal.name if principal else None,
+                self._user,
                 destination,
                 decision,
                 address,
                 reason,
             )
         )
+
+    def _tell_denied(self, destination: Destination, decision: Decision) -> None:
+        session = self._session
+        session.tell(
+            Denied(
+                session.number,
+                session.facts.time + session.runtime.clock.seconds() - session.begun,
+                session.facts.client,
+                session.client_port,
+                self._user,
+                Command.UDP_ASSOCIATE,
+                destination,
+                decision,
+                datagram=True,
+            )
+        )
+
+    @property
+    def _user(self) -> str | None:
+        principal = self._session.facts.principal
+        return principal.name if principal else None

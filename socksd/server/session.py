@@ -74,6 +74,8 @@ class Session:
         facts: What is known of the client; the request adds to them.
         decision: The last decision that stands.
         address: The address that was dialled, once it has answered.
+        protocol: Which one the client speaks, by its name in the configuration;
+            ``None`` before its first octet, and if that is of none.
         judged: Where the name has led: what the log lists of it.
         unlisted: How many addresses the log leaves out.
         overdue: Nobody has answered in time: the deadline of the state has
@@ -99,6 +101,7 @@ class Session:
         "judged",
         "number",
         "overdue",
+        "protocol",
         "request",
         "runtime",
         "state",
@@ -127,6 +130,7 @@ class Session:
         self.client_port = client_port
         self.state = State.OPEN
         self.dialogue: IDialogue | None = None
+        self.protocol: str | None = None
         self.request: Request | None = None
         self.decision: Decision | None = None
         self.address: IPAddress | None = None
@@ -368,8 +372,9 @@ class Session:
         if speaker is None:
             self._broken(wrong_version(octet))
             return None
-        self.dialogue = speaker(self)
-        return self.dialogue
+        self.dialogue = dialogue = speaker(self)
+        self.protocol = dialogue.protocol
+        return dialogue
 
     def _advance(self) -> None:
         assert self.dialogue is not None  # it has just been told, or has told us
@@ -515,6 +520,7 @@ class Session:
                 logged=decision.log if decision else True,
                 userid=_userid(request),
                 certificate=facts.certificate,
+                protocol=self.protocol,
             )
         )
         self._forget(self)

@@ -42,6 +42,7 @@ def test_sessions_stand_in_columns_and_the_rest_is_counted() -> None:
         "session": 17,
         "client": "192.0.2.1",
         "user": None,
+        "protocol": "socks5",
         "state": "relaying",
         "command": "connect",
         "destination": "example.com:443",
@@ -50,7 +51,7 @@ def test_sessions_stand_in_columns_and_the_rest_is_counted() -> None:
         "up": 512,
         "down": 5 << 20,
     }
-    waiting = {**session, "user": "alice", "command": None, "destination": None}
+    waiting = {**session, "user": "alice", "protocol": None, "command": None, "destination": None}
     bound = {**session, "command": "bind", "rule": "ftp"}
     answer = {"count": 5, "sessions": [session, waiting, bound]}
     head, first, second, third, more = tables.sessions(answer).splitlines()
@@ -58,6 +59,7 @@ def test_sessions_stand_in_columns_and_the_rest_is_counted() -> None:
         "SESSION",
         "CLIENT",
         "USER",
+        "PROTOCOL",
         "STATE",
         "DESTINATION",
         "RULE",
@@ -67,8 +69,8 @@ def test_sessions_stand_in_columns_and_the_rest_is_counted() -> None:
     ]
     assert "1 min 1 s" in first
     assert first.endswith("512 B  5.0 MiB")
-    assert first.split()[2:6] == ["-", "relaying", "example.com:443", "-"]
-    assert second.split()[2:5] == ["alice", "relaying", "-"]
+    assert first.split()[2:7] == ["-", "socks5", "relaying", "example.com:443", "-"]
+    assert second.split()[2:6] == ["alice", "-", "relaying", "-"]
     assert "bind example.com:443" in third
     assert more == "and 2 more; --limit says how many are shown"
     assert tables.killed({"killed": 3}) == "3 sessions ended\n"

@@ -44,6 +44,7 @@ def test_a_row_says_all_that_is_known(world: World) -> None:
         "port": 40000,
         "listener": "office",
         "user": None,
+        "protocol": "socks5",
         "state": "relaying",
         "command": "connect",
         "destination": "198.51.100.7:80",
@@ -56,6 +57,7 @@ def test_a_row_says_all_that_is_known(world: World) -> None:
     assert (second["destination"], second["address"]) == ("web.example:443", "203.0.113.9")
     assert (third["state"], third["command"], third["destination"]) == ("open", None, None)
     assert (third["address"], third["rule"], third["up"]) == (None, None, 0)
+    assert third["protocol"] is None, "it has said nothing"
 
 
 @pytest.mark.parametrize(

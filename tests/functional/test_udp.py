@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from socksd.admin.client import ask
 from tests.functional.conftest import Serve
 from tests.functional.datagrams import Association, header
-from tests.functional.dialogue import SECONDS, Refused, take, tunnel
+from tests.functional.dialogue import SECONDS, Refused, take, take_all, tunnel
 from tests.functional.origins import NameServer, Origin, echo
 from tests.functional.process import needs, run, wait_for
 
@@ -90,10 +92,11 @@ def test_datagrams_get_there_by_address_and_by_name_and_back(
     assert gateway.settled(before).descriptors <= before.descriptors
 
 
-def test_rules_decide_about_each_target(serve: Serve) -> None:
+def test_rules_decide_about_each_target(serve: Serve, tmp_path: Path) -> None:
+    control = str(tmp_path / "control.sock")
     with echoing() as allowed, echoing() as denied:
         gateway = serve(
-            config='[guard]\nnever = "nothing"\n'
+            config=f'[control]\nsocket = "{control}"\n[guard]\nnever = "nothing"\n'
             '[[rule]]\nid = "that-port"\naction = "allow"\ncommand = "udp"\n'
             f"ports = {allowed.port}\n"
         )
@@ -106,6 +109,13 @@ def test_rules_decide_about_each_target(serve: Serve) -> None:
         gateway.logged(rf"denied client=127\.0\.0\.1 .* destination=127\.0\.0\.1:{denied.port} ")
         gateway.logged("session 1 datagrams dropped: denied=3")
         assert gateway.log().count("denied client=") == 1
+        # It counts for the rule, and who was refused is told on asking.
+        _, answer = ask(control, "GET", "/v1/rules")
+        hits = {each["id"]: each["hits"] for each in answer["rules"]}
+        assert hits == {"that-port": 0, "guard": 0, "default": 1, "why": 0}
+        with tunnel(gateway.port, b"why.socksd", 80) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nAccept: text/plain\r\n\r\n")
+            assert f"127.0.0.1:{denied.port}  rule default".encode() in take_all(sock)
 
 
 def test_who_may_not_associate_is_told_so(serve: Serve) -> None:

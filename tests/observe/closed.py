@@ -31,6 +31,7 @@ SERVED = SessionClosed(
     verdict=Verdict.ALLOW,
     reports=(Report("trial", Verdict.DENY),),
     addresses=(IPv4Address("93.184.216.34"), IPv6Address("2001:db8::1")),
+    protocol="socks5",
 )
 
 DENIED = Denied(

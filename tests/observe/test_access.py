@@ -127,6 +127,7 @@ def test_a_session_is_one_object() -> None:
         "addresses": ["93.184.216.34", "2001:db8::1"],
         "unlisted": 0,
         "certificate": None,
+        "protocol": "socks5",
     }
 
 
@@ -150,12 +151,13 @@ def test_what_is_not_known_is_null() -> None:
         reply=None,
         asked=None,
         verdict=None,
+        protocol=None,
     )
     parsed = json.loads(record(event))
     nothing = {key for key, value in parsed.items() if value is None}
     assert nothing == {
         *("user", "userid", "command", "host", "port", "address", "rule", "reply"),
-        *("literal", "asked", "verdict", "certificate"),
+        *("literal", "asked", "verdict", "certificate", "protocol"),
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from socksd.events import Outcome, SessionOpened
 from socksd.facts import Report, Verdict
 from socksd.observe.counters import RuleCounters
-from tests.observe.closed import SERVED
+from tests.observe.closed import DENIED, SERVED
 
 
 class Time:
@@ -56,3 +56,17 @@ def test_a_rule_on_trial_counts_what_it_would_have_decided() -> None:
     counters.follow(["local", "trial"])
     counters(replace(SERVED, reports=(Report("trial", Verdict.DENY), Report("gone", Verdict.DENY))))
     assert (counters.hits["local"].count, counters.hits["trial"].count) == (1, 1)
+
+
+def test_a_denied_target_of_datagrams_counts_at_once() -> None:
+    """The session that it was sent in goes on, and counts for the rule that has let it in."""
+    counters = RuleCounters(Time())
+    counters.follow(["local", "no-web", "trial"])
+    trial = (Report("trial", Verdict.ALLOW),)
+    denied = replace(DENIED, started=300.0, decision=replace(DENIED.decision, reports=trial))
+    counters(denied)
+    assert counters.hits["no-web"].count == 0, "a session that was denied counts when it has ended"
+    counters(replace(denied, datagram=True))
+    for rule in ("no-web", "trial"):
+        hits = counters.hits[rule]
+        assert (hits.count, hits.last, hits.outcomes) == (1, 300.0, {Outcome.DENIED: 1})

@@ -79,6 +79,7 @@ def test_a_session_has_one_line_with_all_there_is_to_know() -> None:
     assert lines.session(SERVED) == (
         "session 17 client=127.0.0.1:40312 user=alice connect example.com:443"
         " via=93.184.216.34 rule=local outcome=served up=1234 down=56789 seconds=1.234"
+        " protocol=socks5"
     )
 
 
@@ -106,7 +107,9 @@ def test_a_stranger_is_told_with_the_session_it_came_to(address: str, shown: str
 
 def test_a_reason_comes_last() -> None:
     line = lines.session(replace(SERVED, outcome=Outcome.RESET, reason='"x" broke'))
-    assert line.endswith(r' outcome=reset up=1234 down=56789 seconds=1.234 reason="\"x\" broke"')
+    assert line.endswith(
+        r' outcome=reset up=1234 down=56789 seconds=1.234 protocol=socks5 reason="\"x\" broke"'
+    )
 
 
 def test_what_a_session_did_not_get_to_is_not_in_its_line() -> None:
@@ -118,6 +121,7 @@ def test_what_a_session_did_not_get_to_is_not_in_its_line() -> None:
         address=None,
         rule=None,
         outcome=Outcome.TIMED_OUT,
+        protocol=None,
     )
     assert lines.session(event) == (
         "session 17 client=127.0.0.1:40312 user=-"
@@ -282,20 +286,19 @@ def test_a_name_that_leads_nowhere_has_its_reason() -> None:
 
 
 def test_a_denied_target_has_the_form_of_a_denial() -> None:
-    event = replace(TARGET, address=None, decision=Decision(Verdict.DENY, "no-dns"))
-    assert lines.target_denied(event) == (
-        "denied client=10.20.0.7 port=40312 user=alice command=udp destination=example.com:53"
-        " rule=no-dns"
+    event = replace(DENIED, command=Command.UDP_ASSOCIATE, datagram=True)
+    assert lines.denied(event) == (
+        "denied client=127.0.0.1 port=40312 user=alice command=udp destination=example.com:443"
+        " rule=no-web"
     )
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_user_can_forge_a_line_about_a_target(name: str) -> None:
-    for write in (lines.target, lines.target_denied):
-        line = write(replace(TARGET, user=name))
-        assert line.isascii()
-        assert line.isprintable()
-        assert ("user", lines.word(name)) in fields(line)
+    line = lines.target(replace(TARGET, user=name))
+    assert line.isascii()
+    assert line.isprintable()
+    assert ("user", lines.word(name)) in fields(line)
 
 
 def test_what_was_dropped_is_a_line_with_the_causes() -> None:

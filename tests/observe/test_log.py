@@ -10,10 +10,11 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
 from socksd.address import Destination
-from socksd.codes import ReplyCode
+from socksd.codes import Command, ReplyCode
 from socksd.events import (
     DatagramsDropped,
     DatagramTarget,
+    Denied,
     LoginRefused,
     Outcome,
     SessionOpened,
@@ -210,9 +211,9 @@ def test_each_target_of_an_association_has_a_line(log: PeopleLog, events: list[L
 
 
 def test_a_denied_target_is_a_warning(log: PeopleLog, events: list[LogEvent]) -> None:
-    event = replace(TARGET, address=None)
+    event = replace(DENIED, command=Command.UDP_ASSOCIATE, datagram=True)
     log(event)
-    assert said(events) == [lines.target_denied(event)]
+    assert said(events) == [lines.denied(event)]
     assert events[0]["log_level"] is LogLevel.warn
 
 
@@ -226,7 +227,7 @@ def test_what_was_dropped_is_a_line(log: PeopleLog, events: list[LogEvent]) -> N
     "event",
     [
         pytest.param(TARGET, id="target"),
-        pytest.param(replace(TARGET, address=None), id="denied"),
+        pytest.param(replace(DENIED, datagram=True), id="denied"),
         pytest.param(DatagramsDropped(17, {Drop.DENIED: 3}), id="dropped"),
     ],
 )
@@ -234,7 +235,7 @@ def test_who_sends_everywhere_does_not_fill_the_log(
     log: PeopleLog,
     events: list[LogEvent],
     clock: Clock,
-    event: DatagramTarget | DatagramsDropped,
+    event: DatagramTarget | Denied | DatagramsDropped,
 ) -> None:
     """To send a datagram to one more address costs nothing."""
     for _ in range(LINES_A_SECOND + 5):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from socksd.events import Denied, Event
 from socksd.facts import Decision, Verdict
-from socksd.observe.traffic import DENIALS, EVERY, HOUR, Denials, Rate, Traffic
+from socksd.observe.traffic import DATAGRAMS, DENIALS, EVERY, HOUR, Denials, Rate, Traffic
 from tests.observe.closed import SERVED
 
 
@@ -104,3 +104,16 @@ def test_who_listens_hears_of_the_next_ones() -> None:
     denials(denied(2))
     denials(denied(3))
     assert heard == [denied(2)]
+
+
+def test_of_datagrams_some_are_kept_in_each_second() -> None:
+    """One who sends to everywhere drives out nobody else's refusals."""
+    denials = Denials()
+    heard: list[float] = []
+    denials.heard_by.add(lambda event: heard.append(event.started))
+    for time in (5.0, 6.0):
+        for _ in range(DATAGRAMS + 5):
+            denials(replace(denied(1), started=time, datagram=True))
+    denials(denied(2))
+    assert heard == [5.0] * DATAGRAMS + [6.0] * DATAGRAMS + [5.0]
+    assert denials.count == len(denials.last()) == 2 * DATAGRAMS + 1

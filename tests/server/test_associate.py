@@ -17,6 +17,7 @@ from socksd.events import (
     DatagramsDropped,
     DatagramTarget,
     Decided,
+    Denied,
     Outcome,
     SessionClosed,
 )
@@ -227,6 +228,17 @@ class Asking:
         (event,) = self.world.events.of(DatagramTarget)
         return event
 
+    @property
+    def began(self) -> float:
+        """When the session did, in seconds since the epoch."""
+        targets = self.association.targets
+        assert isinstance(targets, DatagramTargets)
+        return targets._session.facts.time
+
+    def denied(self) -> Denied:
+        (event,) = self.world.events.of(Denied)
+        return event
+
     def resolve(self, *found: str) -> None:
         self.world.resolver.pending.deferreds[-1].callback(addresses(*found))
 
@@ -279,10 +291,21 @@ def test_what_is_denied_is_told_and_not_looked_up(
     world: World, asking: Asking, destination: Destination
 ) -> None:
     world.policy.answer = lambda facts: DENY
+    world.clock.advance(100)
     assert outcome(asking.find(destination)) is None
-    assert asking.told().decision == DENY
-    assert asking.told().address is None
     assert world.resolver.pending.calls == []
+    assert world.events.of(DatagramTarget) == []
+    assert asking.denied() == Denied(
+        session=1,
+        started=pytest.approx(asking.began + 100),
+        client=CLIENT,
+        client_port=40000,
+        user=None,
+        command=Command.UDP_ASSOCIATE,
+        destination=destination,
+        decision=DENY,
+        datagram=True,
+    )
 
 
 def test_each_address_of_a_name_is_judged(world: World, asking: Asking) -> None:
@@ -300,7 +323,7 @@ def test_a_name_of_which_no_address_is_permitted_is_denied(world: World, asking:
     found = asking.find(NAME)
     asking.resolve("203.0.113.1", "203.0.113.2")
     assert outcome(found) is None
-    assert (asking.told().decision, asking.told().address) == (DENY, None)
+    assert (asking.denied().decision, asking.denied().destination) == (DENY, NAME)
 
 
 @pytest.mark.parametrize(

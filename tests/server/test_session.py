@@ -170,6 +170,32 @@ def test_the_end_tells_how_far_the_policy_was_asked(
 
 
 @pytest.mark.parametrize(
+    ("octets", "protocol"),
+    [
+        pytest.param(b"", None, id="nothing"),
+        pytest.param(b"\x16\x03\x01", None, id="TLS"),
+        pytest.param(GREETING[:1], "socks5", id="an octet of SOCKS5"),
+        pytest.param(GREETING + LITERAL, "socks5", id="SOCKS5"),
+        pytest.param(b"\x04\x01\x00\x50\xc6\x33\x64\x07\x00", "socks4a", id="SOCKS4"),
+        pytest.param(b"CONNECT a.example:443 HTTP/1.1\r\n", "http-connect", id="HTTP"),
+    ],
+)
+def test_the_end_tells_which_protocol_the_client_has_spoken(
+    world: World, octets: bytes, protocol: str | None
+) -> None:
+    """By its first octet; and still when a relay has taken over."""
+    client = world.connect()
+    if octets:
+        client.receive(octets)
+    if world.egress.pending.deferreds:
+        world.egress.answer("198.51.100.7")
+        world.relays[0].end(EndedBy.BOTH)
+    else:
+        client.receive_reset()
+    assert the_end(world).protocol == protocol
+
+
+@pytest.mark.parametrize(
     ("denied", "listed", "unlisted"),
     [
         pytest.param(3, range(3, 19), 4, id="of many the permitted"),
