@@ -28,7 +28,7 @@ from tests.functional.dialogue import (
     tunnel,
 )
 from tests.functional.origins import Origin, echo
-from tests.functional.process import LISTEN, SCRIPTS, WAIT, Gateway, wait_for
+from tests.functional.process import LISTEN, SCRIPTS, WAIT, Gateway, run, wait_for
 from tests.functional.test_service import Manager
 
 ALLOW = '[[rule]]\nid = "all"\naction = "allow"\n[guard]\nnever = "nothing"\n'
@@ -368,6 +368,64 @@ def test_a_signal_to_all_of_them_is_one(
             assert echoes(client)
             client.close()
     gateway.process.wait(WAIT)
+
+
+# -- one server --------------------------------------------------------------------
+
+
+def test_the_commands_see_one_server(
+    serve: Serve, origin: Callable[..., Origin], during: ExitStack, tmp_path: Path
+) -> None:
+    control = tmp_path / "control.sock"
+
+    def socksd(*words: str) -> str:
+        done = run(SCRIPTS / "socksd", *words, "--socket", control)
+        assert done.returncode == 0, done
+        return done.stdout
+
+    gateway = serve(config=f'[control]\nsocket = "{control}"\n' + workers(2))
+    living = wait_for_workers(gateway, 1, 2)
+    tunnels = Tunnels(gateway, origin(echo), during)
+    count = sum(map(len, tunnels.of.values()))
+    status = json.loads(socksd("status", "--json"))
+    assert (status["pid"], status["sessions"], status["missing"]) == (gateway.pid, count, [])
+    assert {each["number"]: each["pid"] for each in status["workers"]} == living
+    (listener,) = status["listeners"]
+    assert listener["address"] == gateway.address
+    rows = json.loads(socksd("sessions", "--json"))["sessions"]
+    assert {row["session"] // NUMBERS for row in rows} == {1, 2}
+    assert len({row["session"] for row in rows}) == count
+    second = [str(row["session"]) for row in rows if row["session"] // NUMBERS == 2]
+    assert socksd("kill", *second) == f"{len(second)} sessions ended\n"
+    assert all(map(is_gone, tunnels.of[living[2]]))
+    assert all(map(echoes, tunnels.of[living[1]]))
+    for client in tunnels.of[living[1]]:
+        client.close()
+    wait_for(
+        "the rule's hits",
+        lambda: json.loads(socksd("rules", "--json"))["rules"][0]["hits"] == count,
+    )
+    assert socksd("reload") != ""
+    assert socksd("restart-workers") == "2 workers restarted\n"
+    wait_for_workers(gateway, 3, 4)
+    assert json.loads(socksd("rules", "--json"))["rules"][0]["hits"] == count
+
+
+def test_what_is_not_confirmed_is_rolled_back_in_all(
+    serve: Serve, origin: Callable[..., Origin], tmp_path: Path
+) -> None:
+    target, control = origin(echo), tmp_path / "control.sock"
+    more = f'[control]\nsocket = "{control}"\n[reload]\nstate = "{tmp_path}/state"\n'
+    gateway = serve(config=workers(2, more))
+    wait_for_workers(gateway, 1, 2)
+    denying = f'[[rule]]\nid = "none"\naction = "deny"\nports = {target.port}\n'
+    gateway.configure(workers(2, more).replace("[[rule]]", f"{denying}[[rule]]"))
+    done = run(SCRIPTS / "socksd", "reload", "--confirm", "2s", "--socket", control)
+    assert done.returncode == 0, done
+    assert {answer(gateway.port, "127.0.0.1", target.port) for _ in range(8)} == {2}
+    gateway.logged("not confirmed in time: rolled back")
+    wait_for("three reloads", lambda: gateway.log().count("reloaded: rules=1") == 3)
+    assert {answer(gateway.port, "127.0.0.1", target.port) for _ in range(8)} == {0}
 
 
 # -- what they share -------------------------------------------------------------
