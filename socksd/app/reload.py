@@ -98,7 +98,7 @@ class Reloader:
         self._adopted = adopted
         # Relative paths mean what they meant when the command line was read,
         # wherever twistd goes from there.
-        self._directory = _here()
+        self._directory = here()
         self._judge = Judge(gateway, reactor)
         self._confirmed = text  # what a trial that fails goes back to
         self._on_trial = ""
@@ -312,7 +312,8 @@ class Reloader:
             pass  # said already
 
 
-def _here() -> str:
+def here() -> str:
+    """Give the directory that relative paths begin in."""
     try:
         return os.getcwd()
     except OSError:  # it has been removed; nothing relative can be meant

@@ -110,6 +110,7 @@ class Child:
         self._told: Told
         self._reloader: Reloader
         self._gateway: Gateway | None = None
+        self._directory = ""  # of the workers' sockets
 
     def answer(self, question: Message, sockets: Sequence[int]) -> Message:
         """Answer a question; *sockets* are open for so long."""
@@ -134,6 +135,8 @@ class Child:
         """End, for nobody is there any more to end us; or it has hung up."""
         if self._gateway is not None and self._gateway.running:
             _log.error("the parent has gone: draining")
+            # Stopped after what is behind it; of several orphans the last one can.
+            self._gateway.beside.insert(0, Part(stop=self._remove_directory))
         self.end()
 
     def _serve(self, question: Message, sockets: Sequence[int]) -> None:
@@ -173,6 +176,7 @@ class Child:
             adopted=partial(adopted, common),
         )
         complete(gateway, self._reloader, common, reactor)
+        self._directory = os.path.dirname(question["socket"])
         control = ControlSocket(question["socket"], common.routes, reactor)
         gateway.beside.append(Part(control.open, control.close))
         reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
@@ -186,6 +190,10 @@ class Child:
             problems = self._attempt(lambda: refused.append(self._reloader.reload()))
             return {"problems": problems, "refused": sum(refused)}
         return {"problems": [], "refused": 0}
+
+    def _remove_directory(self) -> None:
+        with suppress(OSError):
+            os.rmdir(self._directory)
 
     def _attempt(self, do: Callable[[], object]) -> list[str]:
         """Do something, and give what keeps us from it."""

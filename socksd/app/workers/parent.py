@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import tempfile
@@ -21,7 +20,7 @@ from socksd.app.config import Config
 from socksd.app.making.lasting import IReactor, Role, lasting
 from socksd.app.measures import service
 from socksd.app.notify import Manager, Notifier
-from socksd.app.reload import Commanded, Reloader
+from socksd.app.reload import Commanded, Reloader, here
 from socksd.app.service import CannotStart, Entrance, Gateway, Generation, Listener, Part
 from socksd.app.signals import OnSignal
 from socksd.app.whole import Whole
@@ -83,7 +82,7 @@ class Parent(Gateway):
         self.reloaded: Deferred[int] = succeed(0)
         self._reactor = reactor
         self._words = list(words)
-        self._here = os.getcwd()
+        self._here = here()
         self._directory = ""
 
     def startService(self) -> None:

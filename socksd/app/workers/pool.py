@@ -223,6 +223,10 @@ class Pool:
             return succeed(0)  # they are told when they start
         here = [(place, each) for place in self._places for each in place.workers()]
         self.resize(count)
+        for place in self._places:
+            if place.pause is not None:  # what has kept it from serving may be gone
+                place.failures = 0
+                place.pause.reset(0)
         asked = [self._reload(place, each) for place, each in here if place in self._places]
         return gatherResults(asked).addCallback(sum)
 
@@ -340,9 +344,9 @@ class Pool:
         """Spawn the next where nobody serves; later, the more have failed."""
         if place not in self._places or place.worker or place.successor or place.pause:
             return
-        pause = min(SHORTEST_PAUSE * 2 ** (place.failures - 2), LONGEST_PAUSE)
-        if place.failures < 2:
-            pause = 0.0
+        pause = 0.0
+        if place.failures > 1:
+            pause = min(SHORTEST_PAUSE * 2.0 ** min(place.failures - 2, 16), LONGEST_PAUSE)
         place.pause = self._clock.callLater(pause, self._fill, place)
 
     def _retire(self, worker: Worker) -> None:

@@ -222,6 +222,20 @@ async def test_without_a_parent_it_drains(scene: Scene) -> None:
     assert scene.reactor.stopped == 1
 
 
+@pytest.mark.usefixtures("_here")
+async def test_the_last_orphan_removes_what_the_parent_cannot_any_more(
+    tmp_path: Path,
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    scene = Scene(private)
+    scene.ask("serve", TEXT.partition("[log]")[0] + TEXT[TEXT.index("[[") :])
+    scene.child.orphaned()
+    await scene.gateway.stopService()
+    scene.listener.close()
+    assert not private.exists()
+
+
 def test_before_it_serves_it_may_be_told_to_end() -> None:
     reactor = Reactor()
     child = Child(reactor)  # type: ignore[arg-type]  # of it, what is used

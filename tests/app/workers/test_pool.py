@@ -237,6 +237,27 @@ def test_who_keeps_dying_young_is_replaced_ever_later() -> None:
     assert pauses == [0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, LONGEST_PAUSE, LONGEST_PAUSE]
 
 
+def test_no_number_of_failures_is_too_much() -> None:
+    scene = Scene()
+    scene.pool.start(1, "/private")
+    scene.pool._places[0].failures = 10_000
+    scene.ends(1)
+    scene.clock.advance(LONGEST_PAUSE)
+    assert scene.numbers() == [2]
+
+
+def test_a_reload_may_be_what_they_have_waited_for() -> None:
+    scene = Scene()
+    scene.pool.start(1, "/private")
+    for number in range(1, 8):
+        scene.ends(number)
+        scene.clock.advance(LONGEST_PAUSE)
+    scene.ends(8)
+    scene.pool.reload(1)
+    scene.clock.advance(0)
+    assert scene.numbers() == [9]
+
+
 def test_who_has_lived_is_forgiven() -> None:
     scene = Scene()
     scene.begin(1)
