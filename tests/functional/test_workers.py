@@ -241,8 +241,8 @@ def test_a_rolling_restart_refuses_nobody(
         assert echoes(patient)
         patient.close()
     assert wrong == []
-    now = wait_for_workers(gateway, 1 + 2 * restarts, 2 + 2 * restarts)
-    assert not set(now.values()) & set(first.values())
+    now = wait_for("two workers", lambda: found if len(found := serving(gateway)) == 2 else None)
+    assert not set(now) & set(first)
 
 
 # -- reload ----------------------------------------------------------------------
@@ -410,7 +410,7 @@ def test_the_commands_see_one_server(
     )
     assert socksd("reload") != ""
     assert socksd("restart-workers") == "2 workers restarted\n"
-    wait_for_workers(gateway, 3, 4)
+    assert not set(serving(gateway)) & {1, 2}
     assert json.loads(socksd("rules", "--json"))["rules"][0]["hits"] == count
 
 
@@ -567,7 +567,7 @@ def test_workers_have_no_more_privileges_than_their_parent(
     with twistd(tmp_path, "--nodaemon", *options, f"--logfile={log}", config=workers(2)) as pid:
         wait_for("two workers", lambda: log.exists() and log.read_text().count("serves") == 2)
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        assert len(children) == 2
+        assert len(children) >= 2  # and who stands by
         for each in (pid, *children):
             status = Path(f"/proc/{each}/status").read_text()
             assert re.search(rf"^Gid:(\t{group}){{4}}$", status, re.MULTILINE)

@@ -49,7 +49,8 @@ class Worker(ProcessProtocol):
         socket: Where it answers requests for ``/v1/...``.
         pid: Of its process, once there is one.
         asker: Our end of its channel.
-        since: When it was spawned, by the reactor's clock.
+        place: Where it serves, or is about to; ``None`` while it stands by.
+        since: When it began to, by the reactor's clock.
         is_ready: Whether it serves, or has.
         is_leaving: Whether it accepts no more, and ends.
         sessions: How many it had when it was last asked.
@@ -60,7 +61,6 @@ class Worker(ProcessProtocol):
         self,
         number: int,
         socket: str,
-        since: float,
         ended: Callable[[Worker, Failure], object],
         said: Callable[[bytes], object],
     ) -> None:
@@ -68,7 +68,8 @@ class Worker(ProcessProtocol):
         self.socket = socket
         self.pid: int | None = None
         self.asker = Asker()
-        self.since = since
+        self.place: Place | None = None
+        self.since = 0.0
         self.is_ready = False
         self.is_leaving = False
         self.sessions = 0
@@ -141,7 +142,11 @@ class Place:
 
 class Pool:
     """
-    As many workers as are wanted.
+    As many workers as are wanted, and one that stands by.
+
+    To start Python and to read our modules takes a process the better part of a
+    second. So one more has that behind it and waits to be told what to serve: for
+    who dies there is another one in a few hundredths.
 
     Args:
         spawn: Starts the process of a worker. Raises OSError.
@@ -171,6 +176,7 @@ class Pool:
         self._clock = clock
         self._patience = patience
         self._places: list[Place] = []
+        self._reserve: Worker | None = None  # who stands by
         self._spawned = 0
         self._was_ready = False
         self._restarting = False
@@ -247,6 +253,7 @@ class Pool:
         if leaving > MOST_LEAVING * len(self._places):
             raise Unable(f"{leaving} workers are draining still")
         self._restarting = True
+        self._dismiss()  # what has been read before is not what is to run now
         return Deferred.fromCoroutine(self._restart())
 
     def reopen(self) -> None:
@@ -260,6 +267,7 @@ class Pool:
         for place in self._places:
             self._clear(place)
         self._places = []
+        self._dismiss()
         self._end_within(seconds + GRACE)
         self._look_for_the_end()
         return self._empty
@@ -286,27 +294,37 @@ class Pool:
         for worker in place.workers():
             self._retire(worker)
 
-    def _start(self, place: Place) -> Worker | None:
-        """Spawn a worker; ``None`` where the system does not let us."""
+    def _spawn_one(self) -> Worker | None:
+        """Start a process; ``None`` where the system does not let us."""
         self._spawned += 1
         number = self._spawned
-        worker = Worker(
-            number,
-            f"{self._directory}/{number}.sock",
-            self._clock.seconds(),
-            lambda worker, reason: self._ended(place, worker, reason),
-            self._said(),
-        )
+        socket = f"{self._directory}/{number}.sock"
+        worker = Worker(number, socket, self._ended, self._said())
         self.living[number] = worker
         try:
             self._spawn(worker)
         except OSError as error:
             del self.living[number]
             _log.error("worker {number} cannot be spawned: {error}", number=number, error=error)
+            return None
+        return worker
+
+    def _dismiss(self) -> None:
+        """Have nobody stand by."""
+        reserve, self._reserve = self._reserve, None
+        if reserve is not None:
+            self._retire(reserve)
+
+    def _start(self, place: Place) -> Worker | None:
+        """Have a worker begin to serve; ``None`` where there is none to be had."""
+        worker, self._reserve = self._reserve or self._spawn_one(), None
+        if worker is None:
             place.failures += 1
             return None
+        worker.place = place
+        worker.since = self._clock.seconds()
         brief, sockets = self._brief(self._places.index(place), len(self._places))
-        question = brief | {"do": "serve", "number": number, "socket": worker.socket}
+        question = brief | {"do": "serve", "number": worker.number, "socket": worker.socket}
         answered = worker.asker.ask(question, sockets)
         answered.addCallbacks(self._serves, _gone, (worker,))
         return worker
@@ -324,12 +342,20 @@ class Pool:
             self._was_ready = True
             self.ready()
 
-    def _ended(self, place: Place, worker: Worker, reason: Failure) -> None:
+    def _ended(self, worker: Worker, reason: Failure) -> None:
         self.living.pop(worker.number, None)
         if worker.is_leaving:
             _log.info("{worker} has ended", worker=worker)
         else:
             _log.error("{worker} has ended: {cause}", worker=worker, cause=_cause(reason))
+        if worker is self._reserve:
+            self._reserve = None
+        place = worker.place
+        if place is not None:
+            self._leave(place, worker)
+        self._look_for_the_end()
+
+    def _leave(self, place: Place, worker: Worker) -> None:
         lived = self._clock.seconds() - worker.since
         place.failures = 0 if lived >= WELL else place.failures + 1
         if place.worker is worker:
@@ -338,7 +364,6 @@ class Pool:
             place.successor = None
         worker.settle(False)
         self._judge(place)
-        self._look_for_the_end()
 
     def _judge(self, place: Place) -> None:
         """Spawn the next where nobody serves; later, the more have failed."""
@@ -405,7 +430,7 @@ class Pool:
 
     def _tick(self) -> None:
         """
-        Ask all how they are, and end those that are stuck.
+        Ask all how they are, end those that are stuck, and have one stand by when all serve.
 
         Counted in ticks, for we ourselves may have been frozen: what they have
         answered meanwhile has not been read then.
@@ -417,6 +442,8 @@ class Pool:
             if worker.silence > (self._patience if worker.is_ready else STARTING):
                 _log.error("{worker} is stuck, and killed", worker=worker)
                 worker.kill()
+        if self._places and self.serving == len(self._places) and not self._restarting:
+            self._reserve = self._reserve or self._spawn_one()
 
     def _heard(self, answer: Message, worker: Worker) -> None:
         worker.silence = 0

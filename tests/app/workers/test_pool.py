@@ -145,7 +145,8 @@ class Scene:
         self.serves(*range(1, count + 1))
 
     def numbers(self) -> list[int]:
-        return list(self.pool.living)
+        """Those that serve or shall, or drain, and not who stands by."""
+        return [n for n, each in self.pool.living.items() if each is not self.pool._reserve]
 
 
 def logged(do: Callable[[], object]) -> list[str]:
@@ -286,6 +287,71 @@ def test_what_one_says_is_heard() -> None:
     assert scene.said == [b"a line\n"]
 
 
+# -- who stands by ---------------------------------------------------------------
+
+
+def test_who_stands_by_serves_as_soon_as_another_dies() -> None:
+    scene = Scene()
+    scene.begin(2)
+    scene.clock.advance(TICK)
+    assert (list(scene.pool.living), scene.numbers()) == ([1, 2, 3], [1, 2])
+    assert scene.asker(3).does() == []
+    assert [each.number for each in scene.pool.addresses()] == [1, 2]
+    scene.ends(1)
+    scene.clock.advance(0)
+    assert scene.asker(3).does() == ["serve"]
+    assert (len(scene.spawned), scene.numbers()) == (3, [2, 3])
+
+
+def test_nobody_stands_by_where_somebody_is_missing() -> None:
+    scene = Scene()
+    scene.pool.start(2, "/private")
+    scene.serves(1)
+    scene.clock.advance(TICK)
+    assert len(scene.spawned) == 2
+    scene.serves(2)
+    for _ in range(3):
+        scene.clock.advance(TICK)
+        assert len(scene.spawned) == 3
+
+
+def test_who_dies_while_it_stands_by_leaves_nobody_missing() -> None:
+    scene = Scene()
+    scene.begin(1)
+    scene.clock.advance(TICK)
+    scene.ends(2)
+    scene.clock.advance(0)
+    assert scene.numbers() == [1]
+    scene.clock.advance(TICK)
+    assert list(scene.pool.living) == [1, 3]
+
+
+def test_a_restart_takes_nobody_who_has_stood_by() -> None:
+    """What it has read of us is what a restart is to replace."""
+    scene = Scene()
+    scene.begin(1)
+    scene.clock.advance(TICK)
+    done = scene.pool.restart()
+    assert scene.process(2).signals == ["KILL"]
+    scene.clock.advance(TICK)
+    assert len(scene.spawned) == 3
+    scene.serves(3)
+    outcome(done)
+
+
+def test_at_the_end_nobody_stands_by() -> None:
+    scene = Scene()
+    scene.begin(1)
+    scene.clock.advance(TICK)
+    done = scene.pool.stop(60.0)
+    assert scene.process(2).signals == ["KILL"]
+    scene.ends(2)
+    scene.clock.advance(TICK)
+    assert len(scene.spawned) == 2
+    scene.ends(1)
+    outcome(done)
+
+
 # -- silence ---------------------------------------------------------------------
 
 
@@ -344,7 +410,7 @@ def test_to_kill_who_has_just_ended_does_no_harm() -> None:
     scene.process(1).has_ended = True
     scene.worker(1).kill()
     scene.pool.reopen()
-    Worker(9, "", 0.0, lambda *_: None, lambda _: None).kill()
+    Worker(9, "", lambda *_: None, lambda _: None).kill()
 
 
 # -- reload ----------------------------------------------------------------------
@@ -463,7 +529,7 @@ def test_a_new_one_that_cannot_serve_leaves_the_rest_as_it_was() -> None:
     assert scene.numbers() == [1, 2]
     assert scene.asker(1).does() == ["say"]
     scene.pool.restart()  # may be tried again
-    assert scene.numbers() == [1, 2, 4]
+    assert scene.asker(5).does() == ["serve"]
 
 
 def test_a_new_one_that_cannot_be_spawned_leaves_the_rest_as_it_was() -> None:

@@ -31,7 +31,7 @@ class FakeReactor:
 @pytest.mark.parametrize(("shares", "log"), [(True, 1), (False, "r")])
 def test_a_worker_has_a_channel_and_our_output_and_nothing_else(shares: bool, log: object) -> None:
     reactor = FakeReactor()
-    worker = Worker(7, "", 0.0, lambda *_: None, lambda _: None)
+    worker = Worker(7, "", lambda *_: None, lambda _: None)
     before = set(os.listdir("/proc/self/fd"))
     spawn(worker, reactor, shares_output=shares)  # type: ignore[arg-type]  # of it, what is used
     protocol, program, words, _, descriptors = reactor.spawned
