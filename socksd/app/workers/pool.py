@@ -113,8 +113,8 @@ class Worker(ProcessProtocol):
         """Take what it writes to its log, where that does not go the same way as ours."""
         self._said(data)
 
-    def processExited(self, reason: Failure) -> None:
-        """Hear that it has ended."""
+    def processEnded(self, reason: Failure) -> None:
+        """Hear that it has ended, and all that it has written to its log."""
         self._ended(self, reason)
 
 

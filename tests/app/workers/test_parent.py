@@ -112,7 +112,7 @@ class Scene:
 
     def end(self) -> None:
         for worker in tuple(self.parent.pool.living.values()):
-            worker.processExited(KILLED)
+            worker.processEnded(KILLED)
         self.spawned.clear()
 
     def signalled(self, number: int) -> Deferred[None]:
@@ -237,7 +237,7 @@ async def test_who_comes_later_is_told_what_was_loaded(scene: Scene) -> None:
     scene.begin()
     scene.serve()
     scene.source.text = "no TOML"
-    scene.spawned[0].processExited(KILLED)
+    scene.spawned[0].processEnded(KILLED)
     await deferLater(real_reactor, 0.01)
     assert asker(scene.spawned[2]).asked[0][0]["text"] == TEXT
 

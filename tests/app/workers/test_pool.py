@@ -138,7 +138,7 @@ class Scene:
     def ends(self, number: int, reason: Failure = KILLED) -> None:
         self.process(number).has_ended = True
         self.asker(number).lose()
-        self.worker(number).processExited(reason)
+        self.worker(number).processEnded(reason)
 
     def begin(self, count: int) -> None:
         self.pool.start(count, "/private")
