@@ -4,8 +4,9 @@ What happened, as values.
 A session tells its observer about eight of these. They end in exclusive
 pairs (``Resolved`` or ``ResolveFailed``, ``Connected`` or ``ConnectFailed``)
 and in exactly one ``SessionClosed``; one with the outcome DENIED comes after
-exactly one ``Denied`` that is not of a datagram. A BIND has ``PortOpened`` and, if its peer comes,
-``PeerArrived`` instead. Passwords and payload are never in one.
+exactly one ``Denied`` that is not of a datagram. A BIND has ``PortOpened``
+and, if its peer comes, ``PeerArrived`` instead. Passwords and payload are
+never in one.
 
 What goes well before the end, which is most of them, is told only to an
 observer that hears it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlencode
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
@@ -20,7 +19,6 @@ from socksd.errors import SocksdError
 
 SECONDS: Final = 3.0  # that an answer may take; a worker that serves has it in milliseconds
 MOST: Final = 32 << 20  # octets of an answer: ten thousand clients with ten destinations each
-
 
 # What becomes of a question where there is nobody, not in time, or something else.
 _NO_ANSWER: Final = (
@@ -50,9 +48,9 @@ class Asking:
         self, socket: str, method: str, path: str, body: Body, seconds: float = SECONDS
     ) -> Deferred[Said]:
         """
-        Ask; with GET, *body* becomes the parameters of the URL.
+        Ask. The Deferred fails with NoAnswer.
 
-        The Deferred fails with NoAnswer.
+        With GET, too, *body* goes as JSON, so that numbers and lists stay what they are.
         """
         answer = Deferred.fromCoroutine(self._ask(socket, _request(method, path, body)))
         return answer.addTimeout(seconds, self._reactor).addErrback(_nobody)
@@ -93,11 +91,9 @@ class _Conversation(Protocol):
 
 
 def _request(method: str, path: str, body: Body) -> bytes:
-    if method == "GET":
-        where = f"{path}?{urlencode(body)}" if body else path
-        return f"GET {where} HTTP/1.0\r\n\r\n".encode("ascii")
     octets = json.dumps(body).encode("ascii")
-    return f"{method} {path} HTTP/1.0\r\nContent-Length: {len(octets)}\r\n\r\n".encode() + octets
+    head = f"{method} {path} HTTP/1.0\r\nContent-Length: {len(octets)}\r\n\r\n"
+    return head.encode("ascii") + octets
 
 
 def _said(answer: bytes) -> Said:

@@ -219,6 +219,9 @@ def build(
                 ("dashboard", config.dashboard.endpoint),
                 lambda: Part(dashboard.open, dashboard.close),
             )
+    whole = lasting.whole
+    if whole is not None:
+        parts.take("whole", lambda: Part(whole.start, whole.stop))
     if autoconfig is not None and pages:
         parts.take(("pac", config.pac.endpoint), lambda: Part(autoconfig.open, autoconfig.close))
     egresses = egresses_of(config, board, reactor)

@@ -133,7 +133,7 @@ def slots(answers: Iterable[Answer]) -> dict[str, Any]:
 
     Workers take their samples at different times, so what one has measured is
     shared among the slots that it lies in; no octet is lost or counted twice.
-    The last slots may not be full yet: see until().
+    The last slots may not be full yet: see traffic().
     """
     octets: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for answer in answers:

@@ -68,7 +68,8 @@ class Rounds:
                     worker.socket, method, path, each.get(worker.number, body or {})
                 ).addErrback(_none)
                 for worker in workers
-            ]
+            ],
+            consumeErrors=True,
         )
         heard = {
             worker.number: answer

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 import socksd
 from socksd.admin.asking import Asking
-from socksd.admin.routes import Body, IReactorControlled, Routes, only
+from socksd.admin.routes import Body, IReactorControlled, Routes, Unable, only
 from socksd.app import merging
 from socksd.app.live import USUAL, first
 from socksd.app.rounds import Kept, Rounds, Shared, WorkerAddress
@@ -21,7 +24,10 @@ from socksd.observe.process import process
 
 __all__ = ["Whole", "WorkerAddress"]
 
+_log = Logger("socksd")
+
 PARENT: Final = "parent"  # as the label of metrics calls it
+REMEMBER: Final = 60.0  # seconds between two times that workers are asked for what is kept of them
 EXPLAINING: Final = 30.0  # seconds: of a thousand rules the nearest change takes a while
 
 
@@ -29,19 +35,18 @@ class Whole:
     """
     Answers for all workers, with the routes and shapes of :class:`socksd.app.answers.Answers`.
 
-    Each answer also has ``missing``, the numbers of the workers that have not
-    answered in time, or have just ended: they are left out, and nobody waits.
+    Answers of many also have ``missing``, the numbers of the workers that have
+    not answered in time, or have just ended: they are left out, and nobody waits.
 
     What was counted does not go backwards when a worker ends: what each has
-    said last is kept, of those that are gone as one sum. So what a worker has
-    counted between the last question and its end is lost, if it is killed.
+    said last is kept, of those that are gone as one sum. While it runs, all are
+    asked each REMEMBER seconds, so no more than what was counted since is lost.
 
     Args:
         workers: Gives those that there are.
         status: Says of /v1/status what the parent knows better than a worker.
         families: Gives the numbers that the parent knows better; a name that
             is not to stand apart takes the place of the workers'.
-        own: The routes that the parent has itself, as those of reloading.
 
     Attributes:
         rounds: Asks the workers.
@@ -54,39 +59,50 @@ class Whole:
         *,
         status: Callable[[], Mapping[str, Any]] = dict,
         families: Callable[[], Iterable[Family]] = tuple,
-        own: Routes | None = None,
     ) -> None:
         self.rounds = Rounds(workers, Asking(reactor))
         self._status_of_parent = status
         self._families_of_parent = families
-        self._own = own or {}
         self._started = time.time()
         self._rules_kept = Kept(merging.rules)
         self._leaks_kept = Kept(merging.leaks)
         self._traffic_kept = Kept(merging.slots)
         self._denials_kept = Kept(merging.denials)
         self._totals = samples.Totals()
-        self._families_shared = Shared(self._families)
+        self._questions: dict[str, Shared[dict[str, Any]]] = {
+            "status": Shared(self._status),
+            "rules": Shared(self._rules),
+            "leaks": Shared(self._leaks),
+            "talkers": Shared(self._talkers),
+            "traffic": Shared(self._traffic),
+            "denials": Shared(self._denials),
+        }
+        self._numbers = Shared(self._families)
+        self._remembering = LoopingCall(self._remember)
+        self._remembering.clock = reactor
+
+    def start(self) -> None:
+        """Begin to ask for what is to be kept, whether anybody looks or not."""
+        self._remembering.start(REMEMBER, now=False)
+
+    def stop(self) -> None:
+        """Ask no more by itself."""
+        if self._remembering.running:
+            self._remembering.stop()
 
     def routes(self) -> Routes:
-        """Give all that can be asked."""
-        routes: Routes = {
-            ("GET", "/v1/status"): Shared(self._status),
-            ("GET", "/v1/rules"): Shared(self._rules),
-            ("GET", "/v1/leaks"): Shared(self._leaks),
+        """Give all that workers are asked; what is the parent's own, as reloading, is not there."""
+        return {
+            **{("GET", f"/v1/{name}"): question for name, question in self._questions.items()},
             ("GET", "/v1/sessions"): self.sessions,
             ("GET", "/v1/config"): self.config,
-            ("GET", "/v1/talkers"): Shared(self._talkers),
-            ("GET", "/v1/traffic"): Shared(self._traffic),
-            ("GET", "/v1/denials"): Shared(self._denials),
             ("POST", "/v1/explain"): self.explain,
             ("POST", "/v1/kill"): self.kill,
         }
-        return routes | self._own
 
     def sample(self, render: Callable[[Iterable[Family]], bytes]) -> Deferred[Callable[[], bytes]]:
         """Give what writes the numbers of all, to be called in a thread."""
-        asked = self._families_shared({})
+        asked = self._numbers({})
         return asked.addCallback(lambda families: lambda: render(_with_parent(families)))
 
     def sessions(self, body: Body) -> Deferred[dict[str, Any]]:
@@ -105,6 +121,14 @@ class Whole:
     def explain(self, body: Body) -> Deferred[dict[str, Any]]:
         """Let one of them explain a request; see :func:`socksd.app.asked.answer`."""
         return Deferred.fromCoroutine(self.rounds.one("POST", "/v1/explain", body, EXPLAINING))
+
+    def _remember(self) -> Deferred[None]:
+        kept = ("rules", "leaks", "traffic", "denials")
+        asked: list[Deferred[Any]] = [*(self._questions[name]({}) for name in kept)]
+        asked.append(self._numbers({}))
+        for answer in asked:
+            answer.addErrback(_not_remembered)
+        return gatherResults(asked).addCallback(lambda _: None)
 
     async def _status(self) -> dict[str, Any]:
         said, missing = await self.rounds.ask("GET", "/v1/status")
@@ -187,6 +211,11 @@ class Whole:
             *(each for each in heard if each.name not in own or each.together is Together.APART),
             *own.values(),
         ]
+
+
+def _not_remembered(failure: Failure) -> None:
+    if not failure.check(Unable):  # which is what nobody wants to be kept
+        _log.failure("what workers have counted is not remembered", failure)
 
 
 def _with_parent(families: Iterable[Family]) -> Iterable[Family]:

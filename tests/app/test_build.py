@@ -33,6 +33,7 @@ from socksd.app.build import Lasting, assemble, build, lasting
 from socksd.app.config import Config, Listener, parse_config
 from socksd.app.notify import Manager
 from socksd.app.service import Gateway, Generation, Part
+from socksd.app.whole import Whole
 from socksd.codes import Method
 from socksd.errors import ConfigError
 from socksd.facts import ANONYMOUS, Facts, Principal
@@ -47,7 +48,8 @@ from socksd.server.ends import End
 from socksd.server.front import Front
 from socksd.server.protocol import Sessions
 from tests import authority
-from tests.fakes import FakeTransport
+from tests.app.fake_workers import FakeWorkers
+from tests.fakes import FakeTransport, outcome
 from tests.kerberos import Realm
 from tests.observe.closed import DENIED, SERVED
 from tests.relay.test_contract import noise
@@ -499,3 +501,30 @@ def test_a_listener_has_what_comes_before_its_sessions(
     assert fronts[1] == Front(balancers)
     assert [each is not None and each.balancers for each in fronts[2:]] == [None, balancers]
     assert all(each is not None and each.security for each in fronts[2:])
+
+
+def test_the_pages_of_a_parent_are_those_of_its_workers(reactor: Any) -> None:
+    """Metrics, denials as they happen, and what is kept of those who are gone."""
+    pytest.importorskip("prometheus_client")
+    workers = FakeWorkers({1: {("GET", "/v1/denials"): lambda _: {"count": 0, "denials": []}}})
+    whole = Whole(workers.addresses, reactor)
+    whole.rounds._asking = workers  # type: ignore[assignment]  # takes its place
+    generation = made(
+        SAME + '[metrics]\nendpoint = "unix:/m"\n'
+        '[dashboard]\nendpoint = "unix:/d"\nusers = ["alice"]\n',
+        reactor,
+        lasting(reactor, whole=whole),
+    )
+    parts: dict[str, Any] = {
+        what if isinstance(what, str) else what[0]: part
+        for part in generation.parts
+        if (what := part.made_of)
+    }
+    assert parts["whole"].start == whole.start
+    workers.silent = {1}
+    page = outcome(parts["metrics"].start.__self__._sample())()
+    assert b'\nsocksd_workers{state="silent"} 1.0\n' in page
+    assert b'\nprocess_open_fds{worker="parent"} ' in page
+    workers.asked.clear()
+    parts["dashboard"].start.__self__._resource._subscribe(lambda name, what: None)()
+    assert [path for _, _, path, _ in workers.asked] == ["/v1/denials"]

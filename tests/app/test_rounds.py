@@ -126,6 +126,7 @@ def test_who_asks_meanwhile_gets_the_same_answer() -> None:
     question = Question()
     shared = Shared(question.ask)
     first, second = shared({}), shared({})
+    assert len(question.pending) == 1
     question.pending[0].callback("yes")
     assert (outcome(first), outcome(second)) == ("yes", "yes")
     third = shared({})

@@ -14,7 +14,7 @@ from twisted.internet.testing import MemoryReactorClock
 import socksd
 from socksd.admin.routes import BadBody, Routes, Unable
 from socksd.app.live import USUAL
-from socksd.app.whole import Whole
+from socksd.app.whole import REMEMBER, Whole
 from socksd.observe import samples
 from socksd.observe.metrics import Family, Kind, Together
 from tests.app.fake_workers import FakeWorkers
@@ -102,8 +102,8 @@ class Scene:
     def __init__(self, **more: Any) -> None:
         self.world = {number: Worker(number) for number in (1, 2, 3)}
         self.workers = FakeWorkers({n: each.routes() for n, each in self.world.items()})
-        reactor: Any = MemoryReactorClock()
-        self.whole = Whole(self.workers.addresses, reactor, **more)
+        self.reactor: Any = MemoryReactorClock()
+        self.whole = Whole(self.workers.addresses, self.reactor, **more)
         self.whole.rounds._asking = self.workers  # type: ignore[assignment]  # takes its place
         self.routes = self.whole.routes()
 
@@ -136,11 +136,7 @@ def scene() -> Scene:
 
 
 def test_everything_that_a_worker_is_asked_the_whole_is() -> None:
-    def reload(_: object) -> None: ...
-
-    routes = Scene(own={("POST", "/v1/reload"): reload}).routes
-    assert set(routes) == {*Worker(1).routes(), ("POST", "/v1/reload")} - {("GET", "/v1/samples")}
-    assert routes["POST", "/v1/reload"] is reload
+    assert set(Scene().routes) == set(Worker(1).routes()) - {("GET", "/v1/samples")}
 
 
 def test_everything_is_json_and_says_who_is_missing(scene: Scene) -> None:
@@ -235,6 +231,51 @@ def test_hits_outlive_who_has_counted_them(scene: Scene) -> None:
     scene.workers.silent = {3}
     (rule, _) = scene.get("rules")["rules"]
     assert (rule["hits"], rule["open"], rule["outcomes"]) == (15, 2, {"served": 15})
+
+
+def test_what_is_kept_is_asked_for_from_time_to_time(scene: Scene) -> None:
+    """Or all that was counted since somebody has looked would end with its worker."""
+    scene.whole.start()
+    assert not scene.workers.asked
+    for asked in (1, 2):
+        scene.reactor.advance(REMEMBER)
+        assert len(scene.workers.asked) == 5 * 3 * asked
+    scene.workers.routes.clear()
+    (rule, _) = scene.get("rules")["rules"]
+    assert rule["hits"] == 6
+    assert scene.samples()["socksd_sessions_opened"].values == {(): 30}
+    scene.whole.stop()
+    scene.whole.stop()
+    assert not scene.reactor.getDelayedCalls()
+
+
+def test_what_workers_are_not_to_keep_is_not_kept(scene: Scene) -> None:
+    """Without a dashboard, and without metrics."""
+
+    def unable(_: object) -> None:
+        raise Unable("[dashboard] endpoint is not set")
+
+    for routes in scene.workers.routes.values():
+        routes |= dict.fromkeys([("GET", "/v1/denials"), ("GET", "/v1/samples")], unable)
+    scene.whole.start()
+    for _ in range(2):
+        scene.reactor.advance(REMEMBER)
+    assert len(scene.workers.asked) == 5 * 3 * 2
+    scene.whole.stop()
+
+
+def test_a_bug_in_remembering_is_in_the_log_and_no_more(
+    scene: Scene, logged_errors: list[dict[str, Any]]
+) -> None:
+    scene.workers.routes[1]["GET", "/v1/rules"] = lambda _: {}
+    scene.whole.start()
+    for asked in (1, 2):
+        scene.reactor.advance(REMEMBER)
+        (error,) = logged_errors
+        assert error["log_format"] == "what workers have counted is not remembered"
+        logged_errors.clear()
+        assert len(scene.workers.asked) == 5 * 3 * asked, "it goes on"
+    scene.whole.stop()
 
 
 @pytest.mark.parametrize("path", ["leaks", "traffic", "denials"])

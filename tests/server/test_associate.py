@@ -297,7 +297,7 @@ def test_what_is_denied_is_told_and_not_looked_up(
     assert world.events.of(DatagramTarget) == []
     assert asking.denied() == Denied(
         session=1,
-        started=pytest.approx(asking.began + 100),
+        started=pytest.approx(asking.began + 100, rel=0, abs=0.01),
         client=CLIENT,
         client_port=40000,
         user=None,
