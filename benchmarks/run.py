@@ -43,6 +43,7 @@ STREAMS = {
     "udp": (1,),
 }
 KIB, MIB = 1024, 1024 * 1024
+_CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 NO_UDP = "left out: does not do UDP ASSOCIATE"
 
 
@@ -234,6 +235,7 @@ def document(
         "machine": {
             "cpus": os.cpu_count(),
             "kernel": platform.release(),
+            "congestion_control": _CONGESTION_CONTROL.read_text().strip(),
             "python": platform.python_version(),
         },
         "rounds": rounds,

@@ -19,7 +19,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.load import cache
+from benchmarks.page import looking
 from benchmarks.processes import Command, running
+from socksd.identity.htpasswd import set_password
 
 HOST = "127.0.0.1"
 _START = 15.0  # seconds a server may take to listen
@@ -124,12 +126,19 @@ POLICY = (
 )
 
 
+# Nobody is told of a session: what is left is the count of each rule.
+UNLOGGED = POLICY.replace("action = ", "log = false\naction = ")
+
 # Asked for by nobody: what is measured is what sessions pay for it.
 METRICS = f'[metrics]\nendpoint = "tcp:0:interface={HOST}"\n'
 
 
-def socksd(directory: Path, *, config: str | None = None) -> Start:
-    """Start this tree's socksd; *config* is TOML, or else the built-in policy decides."""
+def socksd(directory: Path, *, config: str | None = None, logged: bool = True) -> Start:
+    """
+    Start this tree's socksd; *config* is TOML, or else the built-in policy decides.
+
+    With *config* there is an access log as well, unless sessions are not to be *logged*.
+    """
     twistd = Path(sys.executable).parent / "twistd"
     if not twistd.exists():
         raise MissingError(f"needs {twistd}: run this with the Python that has socksd installed")
@@ -137,13 +146,31 @@ def socksd(directory: Path, *, config: str | None = None) -> Start:
     endpoint = f"tcp:{port}:interface={HOST}:backlog=1024"
     options = ["--listen", endpoint]
     if config is not None:
+        access = f'[log]\naccess = "{directory / "access.jsonl"}"\n' if logged else ""
         (directory / "socksd.toml").write_text(
-            f'version = 1\n[log]\naccess = "{directory / "access.jsonl"}"\n'
+            f"version = 1\n{access}"
             f'[[listener]]\nname = "benchmark"\nendpoint = "{endpoint}"\n{config}'
         )
         options = ["--config", "socksd.toml"]
     command: Command = (twistd, "--nodaemon", "--pidfile=", "socks5", *options)
     return listening(command, directory, port)
+
+
+@contextmanager
+def socksd_observed(directory: Path) -> Iterator[Running]:
+    """Start this tree's socksd with all that can look on, and a dashboard that is open."""
+    users, port = directory / "users", free_port()
+    set_password(users, "benchmark", "benchmark", cost=4)
+    login = f'[auth]\nauthenticators = ["htpasswd:{users}"]\nanonymous = ["127.0.0.0/8"]\n'
+    page = f'[dashboard]\nendpoint = "tcp:{port}:interface={HOST}"\nusers = ["benchmark"]\n'
+    with socksd(directory, config=POLICY + METRICS + login + page) as server:
+        end = time.monotonic() + _START
+        while not _accepts(port):  # which it does a moment after the listeners
+            if time.monotonic() > end:
+                raise NotStartedError("has no dashboard")
+            time.sleep(0.02)
+        with looking(HOST, port, "benchmark", "benchmark"):
+            yield server
 
 
 # -- the peers -----------------------------------------------------------------
@@ -224,8 +251,10 @@ SERVERS = {
     for server in (
         Server("direct", direct),
         Server("socksd", socksd),
+        Server("socksd-bare", partial(socksd, config=UNLOGGED, logged=False)),
         Server("socksd-policy", partial(socksd, config=POLICY)),
         Server("socksd-metrics", partial(socksd, config=POLICY + METRICS)),
+        Server("socksd-observed", socksd_observed),
         Server("microsocks", microsocks),
         Server("dante", dante),
         Server("ssh-D", ssh),

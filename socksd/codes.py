@@ -1,6 +1,7 @@
 """The numbers of RFC 1928, and those of RFC 1961 that others than ``wire`` use, by their names."""
 
 from enum import IntEnum
+from typing import Final
 
 VERSION = 5  # VER, RFC 1928 section 3
 
@@ -34,6 +35,14 @@ class Command(IntEnum):
     CONNECT = 0x01
     BIND = 0x02
     UDP_ASSOCIATE = 0x03
+
+
+# What rules, logs and commands of ours call them.
+COMMANDS: Final = {
+    Command.CONNECT: "connect",
+    Command.BIND: "bind",
+    Command.UDP_ASSOCIATE: "udp",
+}
 
 
 class AddressType(IntEnum):

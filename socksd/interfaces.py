@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from socket import socket
+from socket import SocketType
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -20,6 +20,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     ITCPTransport,
 )
+from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from socksd.address import Destination, IPAddress
     from socksd.codes import Method, Protection
     from socksd.facts import Decision, Facts, Principal
+
+SocketName = tuple[Any, ...]  # of a TCP socket's side: host, port, and more for IPv6
 
 # mypy-zope reads an interface's methods as they stand: no self.
 
@@ -202,6 +205,22 @@ class IEnd(Interface):
         """Send FIN behind what is still to be sent, and read on."""
 
 
+class IBareEnd(IEnd):
+    """An end that is a socket on a switchboard, and has no transport until one is asked for."""
+
+    bare: bool = Attribute("It has none still, and no relay has taken its socket over.")
+
+    def taken_over(by: ICarrier) -> tuple[SocketType, int]:
+        """
+        Tell *by*, who is an IWatched too, and nobody else, what happens to the socket.
+
+        Gives the socket, and what is true of it in the bits of epoll(7).
+        """
+
+    def hang_up(reason: Failure) -> None:
+        """Close a socket that was taken over: ConnectionAborted resets it."""
+
+
 class IWatched(Interface):
     """Who wants to know what happens to a socket."""
 
@@ -232,11 +251,23 @@ class ISwitchboard(Interface):
         and each that leaves would make it anew.
         """
 
+    def hand_over(descriptor: int, watched: IWatched) -> None:
+        """Tell another from now on; what it has missed it has to be told by who was before."""
+
+    def soon(watched: IWatched) -> None:
+        """Have *watched* hear in the next turn, though nothing new may have happened."""
+
     def forget(descriptor: int) -> None:
         """Tell no more; to be said before the socket is closed."""
 
+    def closing(descriptor: int) -> None:
+        """Tell no more of a socket that is about to be closed, which takes it out by itself."""
+
     def transport(
-        sock: socket, protocol: IProtocol, peer: IPv4Address | IPv6Address, true: int | None = None
+        sock: SocketType,
+        protocol: IProtocol,
+        peer: IPv4Address | IPv6Address,
+        true: int | None = None,
     ) -> IEndTransport:
         """
         Make the transport of a connected socket, for *protocol* to be given it.
@@ -246,10 +277,14 @@ class ISwitchboard(Interface):
         the transport is who is told.
         """
 
-    def accepted(
-        sock: socket, protocol: IProtocol, client: tuple[Any, ...], *rest: object
-    ) -> IEndTransport:
-        """Make the transport of an accepted socket; the ``transport`` of a listening port."""
+    def listen(port: Port, accept: Callable[[SocketType, SocketName], object] | None) -> None:
+        """
+        Accept what comes to *port*, instead of the reactor, as long as it reads.
+
+        *accept* is given each socket, which does not block, and the peer's
+        name as the socket module has it; ``None`` leaves it to the reactor
+        again.
+        """
 
 
 class Drop(StrEnum):
@@ -263,6 +298,40 @@ class Drop(StrEnum):
     CROWDED = "crowded"  # too much waits for names already
     UNASKED = "unasked"  # from where the client has not sent to
     UNSENT = "unsent"  # the system did not take it: too long, no route, no room
+    LIMITED = "limited"  # no bandwidth was left under the limit of the rule that allows it
+
+
+class IShare(Interface):
+    """What the datagrams of one association take of a budget."""
+
+    def up(octets: int) -> bool:
+        """Spend *octets* on a datagram from the client, if there are as many."""
+
+    def down(octets: int) -> bool:
+        """Spend *octets* on a datagram to the client, if there are as many."""
+
+    def end() -> None:
+        """Take no more."""
+
+
+class IBudget(Interface):
+    """What somebody may spend under one limit, in all sessions together."""
+
+    def share() -> IShare:
+        """Take part in it, to the end of an association."""
+
+
+@value
+class Granted:
+    """
+    Where datagrams may go, and what answers may come from there.
+
+    Attributes:
+        budget: What they are paid from; ``None``: there is no limit.
+    """
+
+    address: IPAddress
+    budget: IBudget | None = None
 
 
 class ITargets(Interface):
@@ -270,7 +339,7 @@ class ITargets(Interface):
 
     def find(
         destination: Destination, reaches: Callable[[IPAddress], bool]
-    ) -> Deferred[IPAddress | None]:
+    ) -> Deferred[Granted | None]:
         """
         Judge a target, and give the address to send to; ``None``: denied.
 
@@ -278,7 +347,7 @@ class ITargets(Interface):
         says there is a way to. Fails with Refused: a name leads nowhere.
         """
 
-    def lets_in(source: Destination) -> bool:
+    def lets_in(source: Destination) -> Granted | None:
         """Say whether a datagram may come from where the client has not sent to."""
 
     def ended(drops: Mapping[Drop, int]) -> None:

@@ -107,6 +107,26 @@ def server(*hosts: str, by: Issued | None = None, days: int = 365) -> Issued:
     return issue(*names, cn=hosts[0], by=by, use=SERVER, days=days)
 
 
-def client(cn: str = "alice", *names: x509.GeneralName, ou: Sequence[str] = ()) -> Issued:
-    """Issue a certificate for a client, by the authority that is asked for clients."""
-    return issue(*names, cn=cn, ou=ou, by=clients_authority(), use=CLIENT)
+def client(
+    cn: str = "alice",
+    *names: x509.GeneralName,
+    ou: Sequence[str] = (),
+    by: Issued | None = None,
+) -> Issued:
+    """Issue a certificate for a client, by the authority that is asked for clients or another."""
+    return issue(*names, cn=cn, ou=ou, by=by or clients_authority(), use=CLIENT)
+
+
+def revocations(by: Issued, *revoked: Issued, days: int = 30) -> bytes:
+    """Write the list of what a CA has revoked, valid for so many *days* from now."""
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(by.certificate.subject)
+        .last_update(now - YEAR)
+        .next_update(now + timedelta(days=days))
+    )
+    for each in revoked:
+        one = x509.RevokedCertificateBuilder().serial_number(each.certificate.serial_number)
+        builder = builder.add_revoked_certificate(one.revocation_date(now - YEAR).build())
+    return builder.sign(by.key, hashes.SHA256()).public_bytes(Encoding.PEM)

@@ -7,14 +7,17 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import load as load_module
-from benchmarks import micro, plot, run, servers, soak
+from benchmarks import micro, page, plot, run, servers, soak
 from benchmarks.figures import FIGURES, tables
 from benchmarks.load import Load, LoadError, built, compiler
 from benchmarks.processes import running, usage
@@ -345,6 +348,58 @@ def test_socksd_runs_with_twenty_rules_and_an_access_log(program: Path, tmp_path
     lines = (tmp_path / "access.jsonl").read_text().splitlines()
     assert servers.POLICY.count("[[rule]]") == 20
     assert json.loads(lines[-1])["rule"] == "benchmark"
+
+
+def test_socksd_runs_with_nothing_that_looks_on(program: Path, tmp_path: Path) -> None:
+    with servers.SERVERS["socksd-bare"].start(tmp_path) as gateway:
+        found = Load(program, gateway.address).run("cps", seconds=BRIEFLY)
+    assert found["failed"] == 0
+    assert not (tmp_path / "access.jsonl").exists()
+    assert servers.UNLOGGED.count("log = false") == 20
+
+
+def test_socksd_runs_with_all_that_can_look_on(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And somebody has the page open, for as long as the server is there."""
+    asked: list[str] = []
+    request = HTTPConnection.request
+
+    def asking(self: HTTPConnection, method: str, path: str, *rest: Any, **more: Any) -> None:
+        asked.append(path)
+        request(self, method, path, *rest, **more)
+
+    monkeypatch.setattr(HTTPConnection, "request", asking)
+    with servers.SERVERS["socksd-observed"].start(tmp_path) as gateway:
+        found = Load(program, gateway.address).run("cps", seconds=BRIEFLY)
+        wait_for("the page", lambda: len(asked) >= 2 + len(page.PACE))
+    assert found["failed"] == 0
+    assert {"/v1/login", "/v1/events", *page.PACE} == set(asked)
+    assert (tmp_path / "access.jsonl").stat().st_size
+
+
+class NoDashboard(BaseHTTPRequestHandler):
+    """Lets nobody in."""
+
+    def do_POST(self) -> None:
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Keep it to itself."""
+
+
+def test_who_is_not_let_in_does_not_look() -> None:
+    with HTTPServer((servers.HOST, 0), NoDashboard) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        with (
+            pytest.raises(PermissionError, match="403"),
+            page.looking(servers.HOST, server.server_port, "alice", "wrong"),
+        ):
+            pass
+        thread.join()
 
 
 # -- plot, soak, micro -------------------------------------------------------

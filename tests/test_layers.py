@@ -1,6 +1,7 @@
 """Imports point one way: the picture of docs/architecture.rst, as a table."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,17 @@ def test_no_module_imports_the_reactor_at_its_top() -> None:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ImportFrom) and node.module == "twisted.internet":
                 assert "reactor" not in {alias.name for alias in node.names}, path
+
+
+IGNORE = re.compile(r"# type: ignor[e](?!\[[a-z-]+(, [a-z-]+)*\]  # \S)")
+
+
+@pytest.mark.parametrize("folder", ["socksd", "tests", "twisted", "docs", "benchmarks"])
+def test_what_the_type_checker_is_to_ignore_has_a_code_and_a_reason(folder: str) -> None:
+    bare = [
+        f"{path}:{number}"
+        for path in (ROOT / folder).rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if IGNORE.search(line)
+    ]
+    assert not bare

@@ -21,8 +21,8 @@ class Unreachable(SocksdError):
 class _Unix(HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("socksd", timeout=SECONDS)
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("socksd", timeout=seconds)
         self._path = path
 
     def connect(self) -> None:
@@ -32,17 +32,23 @@ class _Unix(HTTPConnection):
 
 
 def ask(
-    socket_path: str, method: str, path: str, body: Mapping[str, object] | None = None
+    socket_path: str,
+    method: str,
+    path: str,
+    body: Mapping[str, object] | None = None,
+    *,
+    seconds: float = SECONDS,
 ) -> tuple[int, Any]:
     """
     Ask, and give the HTTP status and what the answer's JSON says.
 
-    With GET, *body* becomes the parameters of the URL.
+    With GET, *body* becomes the parameters of the URL. No single step of it may
+    take longer than *seconds*.
 
     Raises:
         Unreachable: Nobody answers there, or not as a server of ours does.
     """
-    connection = _Unix(socket_path)
+    connection = _Unix(socket_path, seconds)
     try:
         if method == "GET":
             connection.request(method, f"{path}?{urlencode(body)}" if body else path)

@@ -18,6 +18,9 @@ def status(answer: dict[str, Any]) -> str:
         ("sessions", f"{answer['sessions']} ({answer['older_sessions']} from before a reload)"),
     ]
     rows += [("listener", f"{each['name']} on {each['address']}") for each in answer["listeners"]]
+    if answer.get("draining_until") is not None:  # an older server has no such key
+        until = _when(answer["draining_until"])
+        rows.append(("draining", f"who is left at {until} is cut; nobody else is let in"))
     rows += [
         (
             f"worker {each['number']}",
@@ -45,6 +48,12 @@ def reloaded(answer: dict[str, Any]) -> str:
         until = _when(answer["unconfirmed_until"])
         lines.append(f"rolled back at {until}, unless you say: socksd confirm")
     return "\n".join(lines) + "\n"
+
+
+def draining(answer: dict[str, Any]) -> str:
+    """Write how far a server is that drains, as it or its status says."""
+    until = _when(answer["draining_until"])
+    return f"draining: {answer['sessions']} sessions are left, cut at {until}"
 
 
 def rules(answer: dict[str, Any]) -> str:

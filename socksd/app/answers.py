@@ -16,7 +16,6 @@ from twisted.logger import Logger
 import socksd
 from socksd.admin.routes import BadBody, Body, Routes, Unable, only
 from socksd.app import asked
-from socksd.app.config import Config
 from socksd.app.judge import fate
 from socksd.app.live import denial, killed, listing, talkers
 from socksd.app.measures import Measures
@@ -36,6 +35,7 @@ _log = Logger("socksd")
 # What decides without being a rule of the configuration, and what it does.
 UNWRITTEN: Final = (("guard", "deny"), ("default", "deny"), ("why", "allow"))
 LONGEST_TRIAL: Final = 24 * 3600.0  # seconds
+LONGEST_DRAIN: Final = 720 * 3600.0  # as [server] drain
 
 
 class Answers:
@@ -86,6 +86,7 @@ class Answers:
             ("POST", "/v1/reload"): self.reload,
             ("POST", "/v1/confirm"): self.confirm,
             ("POST", "/v1/restart-workers"): self.restart_workers,
+            ("POST", "/v1/drain"): self.drain,
         }
 
     def status(self, _: Body) -> dict[str, Any]:
@@ -214,10 +215,10 @@ class Answers:
         config = self._gateway.generation.config
         return self._explaining.run(self._in_thread, asked.answer, config, body)
 
-    def reload(self, body: Body) -> dict[str, Any]:
+    def reload(self, body: Body) -> Deferred[dict[str, Any]]:
         """Load the configuration again; see :func:`trial_of`."""
-        count = self._reloader.reload(trial_of(body))
-        return reloaded(count, self._gateway.generation.config, self._reloader)
+        done = self._reloader.reload(trial_of(body))
+        return done.addCallback(reloaded, self._gateway, self._reloader)
 
     def confirm(self, body: Body) -> dict[str, Any]:
         """Keep the configuration that is on trial."""
@@ -229,6 +230,10 @@ class Answers:
         """Refuse: a process that answers by itself has no workers."""
         only(body)
         raise Unable("the service is a single process: it has no workers")
+
+    def drain(self, body: Body) -> dict[str, Any]:
+        """Stop as SIGTERM does; see :func:`drain`."""
+        return drain(body, self._gateway, len(self._gateway.sessions))
 
 
 def loaded(reloader: Reloader) -> dict[str, Any]:
@@ -244,12 +249,13 @@ def loaded(reloader: Reloader) -> dict[str, Any]:
 
 
 def listening(gateway: Gateway) -> dict[str, Any]:
-    """Say of /v1/status where it listens."""
+    """Say of /v1/status where it listens, and for how long it still does."""
     return {
+        "draining_until": gateway.draining_until,
         "listeners": [
             {"name": each.factory.listener, "address": written(each.port.getHost())}
             for each in gateway.listeners
-        ]
+        ],
     }
 
 
@@ -261,24 +267,34 @@ def trial_of(body: Body) -> float | None:
         BadBody: It does not say what it should.
     """
     only(body, "confirm")
-    trial = body.get("confirm")
-    if trial is None:
-        return None
-    if (
-        isinstance(trial, bool)
-        or not isinstance(trial, int | float)
-        or not 1 <= trial <= LONGEST_TRIAL
-    ):
-        raise BadBody(f"confirm is a number of seconds, 1 to {LONGEST_TRIAL:g}")
-    return float(trial)
+    return _seconds(body, "confirm", 1, LONGEST_TRIAL)
 
 
-def reloaded(refused: int, config: Config, reloader: Reloader) -> dict[str, Any]:
-    """Say what a reload has done: *refused* live sessions would be, by *config*."""
+def reloaded(refused: int, gateway: Gateway, reloader: Reloader) -> dict[str, Any]:
+    """Say what a reload has done: *refused* live sessions would be."""
+    fate_of_refused = fate(gateway.generation.config.reload.refused_sessions)
     return {
-        "refused_sessions": {"count": refused, "fate": fate(config.reload.refused_sessions)},
+        "refused_sessions": {"count": refused, "fate": fate_of_refused},
         "unconfirmed_until": reloader.unconfirmed_until,
     }
+
+
+def drain(body: Body, gateway: Gateway, sessions: int) -> dict[str, Any]:
+    """
+    Stop as SIGTERM does; ``{"seconds": N}`` instead of ``[server] drain``.
+
+    Raises:
+        BadBody: It does not say what it should.
+        Unable: It is under way already, and has its time.
+    """
+    only(body, "seconds")
+    seconds = _seconds(body, "seconds", 0, LONGEST_DRAIN)
+    if seconds is not None and gateway.draining_until is not None:
+        raise Unable("it is draining already; another SIGTERM ends it at once")
+    if gateway.draining_until is None:
+        _log.info("told to drain over the control socket")
+    gateway.drain(seconds)
+    return {"sessions": sessions, "draining_until": gateway.draining_until}
 
 
 def _count(key: str, value: object) -> int:
@@ -289,6 +305,21 @@ def _count(key: str, value: object) -> int:
     if count < 0:
         raise BadBody(f"{key} is a number, 0 or more")
     return count
+
+
+def _seconds(body: Body, key: str, least: float, most: float) -> float | None:
+    """
+    Read a time; ``None`` where there is none.
+
+    Raises:
+        BadBody: It is something else.
+    """
+    value = body.get(key)
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most:
+        return float(value)
+    raise BadBody(f"{key} is a number of seconds, {least:g} to {most:g}")
 
 
 def _descending(items: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:

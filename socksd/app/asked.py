@@ -9,16 +9,17 @@ from typing import Any
 
 from socksd.address import Destination
 from socksd.admin.routes import BadBody, Body
-from socksd.app.config import Config
+from socksd.app.config import Config, Limit, Route
+from socksd.codes import COMMANDS
 from socksd.errors import did_you_mean
-from socksd.facts import ANONYMOUS, Facts, Principal
+from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Verdict
 from socksd.policy import values
 from socksd.policy.cases import address, moment, zones_of
 from socksd.policy.cases import destination as parse_destination
 from socksd.policy.explain import Edit, Explanation, Question, Stage, edits, explain
 from socksd.policy.nearest import Turn, nearest
 from socksd.policy.values import Wrong
-from socksd.policy.words import COMMANDS, found, wanted
+from socksd.policy.words import found, wanted
 
 
 def said(
@@ -104,7 +105,7 @@ def answer(config: Config, body: Body) -> dict[str, Any]:
         raise BadBody(str(error)) from None
     policy = config.policy()
     explanation = explain(policy, question)
-    return as_object(explanation, nearest(policy, question), edits(policy, explanation))
+    return as_object(config, explanation, nearest(policy, question), edits(policy, explanation))
 
 
 def _words(key: str, value: object) -> list[str]:
@@ -115,8 +116,13 @@ def _words(key: str, value: object) -> list[str]:
     return words
 
 
+def carried(config: Config, decision: Decision) -> tuple[Route | None, Limit | None]:
+    """Give what a session that is allowed goes by and keeps within; ``None``: nothing is set."""
+    return config.route.get(decision.route), config.limit.get(decision.limits)
+
+
 def as_object(
-    explanation: Explanation, turns: tuple[Turn, ...], edited: tuple[Edit, ...]
+    config: Config, explanation: Explanation, turns: tuple[Turn, ...], edited: tuple[Edit, ...]
 ) -> dict[str, Any]:
     """Write an explanation for programs; see :mod:`socksd.app.explain` for the shape."""
     facts, decision = explanation.question.facts, explanation.decision
@@ -139,6 +145,8 @@ def as_object(
         "detail": decision.detail,
         "text": decision.text,
         "log": decision.log,
+        "route": _route_object(config, decision),
+        "limit": _limit_object(config, decision),
         "stages": [_stage_object(stage) for stage in explanation.stages],
         "changes": [
             {
@@ -149,6 +157,24 @@ def as_object(
             for turn in turns
         ],
         "edits": [{"rule": edit.rule, "key": edit.key, "fact": edit.fact} for edit in edited],
+    }
+
+
+def _route_object(config: Config, decision: Decision) -> dict[str, Any] | None:
+    if decision.verdict is not Verdict.ALLOW:
+        return None
+    route, _ = carried(config, decision)
+    return {"name": decision.route, "source": list(map(str, route.source)) if route else []}
+
+
+def _limit_object(config: Config, decision: Decision) -> dict[str, Any] | None:
+    _, limit = carried(config, decision)
+    if decision.verdict is not Verdict.ALLOW or limit is None:
+        return None
+    return {
+        "name": decision.limits,
+        "bandwidth": limit.bandwidth,
+        "idle": limit.idle or config.deadlines.idle,
     }
 
 

@@ -17,7 +17,7 @@ from socksd.policy.pac import pac
 from socksd.server.protocol import client_of
 
 if TYPE_CHECKING:
-    from socksd.policy.rules import Policy
+    from socksd.policy.remembered import Remembered
 
 _HTTP = "http-connect"
 
@@ -81,5 +81,5 @@ def write(gateway: Gateway, client: IAddress, here: IAddress) -> str:
     )
     host = config.pac.host or str(client_of(here)[0])
     facts = Facts(client_of(client)[0], listener.name, command=Command.CONNECT)
-    policy = cast("Policy", gateway.generation.runtime.policy)  # build() has made it of rules
-    return pac(policy, facts, via(config, host, port))
+    remembered = cast("Remembered", gateway.generation.runtime.policy)  # so build() makes it
+    return pac(remembered.policy, facts, via(config, host, port))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
 import attrs
+from twisted.internet.error import ReactorNotRunning
 
 from socksd.app.answers import UNWRITTEN, Answers
 from socksd.app.collector import calm
@@ -19,7 +21,7 @@ from socksd.app.making.logins import authenticator_of
 from socksd.app.making.logs import logs_of
 from socksd.app.making.pages import autoconfig_of, control_of, dashboard_of, metrics_of
 from socksd.app.making.parts import Parts
-from socksd.app.making.relays import limited_of, switchboard_of
+from socksd.app.making.relays import budget_of, budgets_of, limited_of, switchboard_of
 from socksd.app.making.sharing import unshared
 from socksd.app.making.ways import egresses_of, missing_sources, resolver_of
 from socksd.app.measures import Measures
@@ -34,6 +36,7 @@ from socksd.interfaces import IRelay
 from socksd.observe.fanout import Observers
 from socksd.observe.metrics import ReactorLag
 from socksd.policy.cases import failures
+from socksd.policy.remembered import Remembered
 from socksd.relay.choose import choose
 from socksd.relay.readers import Readers
 from socksd.relay.udp import associate
@@ -88,6 +91,7 @@ def assemble(
     generation = made(config, ())
     sessions = Sessions(Door(reactor, generation.config.limits.sessions))
     gateway = Gateway(generation, sessions, reactor)
+
     reloader = Reloader(
         gateway,
         source,
@@ -98,7 +102,7 @@ def assemble(
         adopted=partial(adopted, common),
     )
     complete(gateway, reloader, common, reactor)
-    let_insist(gateway, reactor)
+    let_leave(gateway, reactor)
     if manager is not None:
         notifier = Notifier(manager, gateway.status, reactor)
         gateway.beside.append(Part(notifier.start, notifier.stop))
@@ -134,8 +138,14 @@ def complete(gateway: Gateway, reloader: Reloader, common: Lasting, reactor: IRe
     common.measures.append(measures)
 
 
-def let_insist(gateway: Gateway, reactor: IReactor) -> None:
-    """Have a second SIGTERM or SIGINT make *gateway* hurry."""
+def let_leave(gateway: Gateway, reactor: IReactor) -> None:
+    """Have *gateway* end the process, and hurry at a second SIGTERM or SIGINT."""
+
+    def leave() -> None:
+        with suppress(ReactorNotRunning):  # a signal was quicker
+            reactor.stop()
+
+    gateway.leave = leave
     insisting = [
         OnSignal(number, reactor, gateway.hurry) for number in (signal.SIGTERM, signal.SIGINT)
     ]
@@ -225,11 +235,12 @@ def build(
     if autoconfig is not None and pages:
         parts.take(("pac", config.pac.endpoint), lambda: Part(autoconfig.open, autoconfig.close))
     egresses = egresses_of(config, board, reactor)
+    budgets = budgets_of(config, parts, reactor)
     runtime = Runtime(
         clock=reactor,
         dialogues={each.name: dialogues(each.protocols) for each in config.listener},
         authenticator=authenticator,
-        policy=policy,
+        policy=Remembered(policy),
         resolver=resolver,
         egress=egresses.pop(DIRECT),
         relay=relay,
@@ -248,7 +259,8 @@ def build(
         early_data=config.limits.early_data,
         refusals=lasting.refusals.page,
         routes=egresses,
-        limited=limited_of(config, relay, parts, reactor),
+        limited=limited_of(config, relay, budgets),
+        budgets={name: partial(budget_of, each) for name, each in budgets.items()},
     )
     entrances = tuple(
         Entrance(listener.name, made.place, made.endpoint, _front(listener, made))

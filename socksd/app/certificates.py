@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
+from OpenSSL.crypto import X509, X509StoreFlags
 from service_identity import CertificateError
 from service_identity.cryptography import extract_patterns
 from service_identity.hazmat import DNS_ID, CertificatePattern
@@ -84,7 +85,9 @@ def owns(directory: str) -> tuple[Own, ...]:
     return tuple(found.values())
 
 
-def context(ours: Sequence[Own], clients: str = "", *, required: bool = True) -> SSL.Context:
+def context(
+    ours: Sequence[Own], clients: str = "", *, required: bool = True, revoked: str = ""
+) -> SSL.Context:
     """
     Make what TLS is spoken by; 1.2 is the oldest.
 
@@ -94,6 +97,8 @@ def context(ours: Sequence[Own], clients: str = "", *, required: bool = True) ->
         clients: A file of the CAs whose clients' certificates are taken;
             ``""``: none are asked for.
         required: Whether a client has to have one.
+        revoked: A file of the lists of what these CAs have revoked (RFC 5280
+            section 5); ``""``: nothing is.
 
     Raises:
         ValueError: What OpenSSL finds to say of all that.
@@ -115,10 +120,37 @@ def context(ours: Sequence[Own], clients: str = "", *, required: bool = True) ->
         made: SSL.Context = CertificateOptions(**options).getContext()
     except (SSL.Error, TypeError) as error:  # a key too short; of a kind that is not for TLS
         raise ValueError(f"OpenSSL does not take the certificate or its key: {error}") from error
+    if revoked:
+        _revoke(made, _certificates(clients), revoked)
     # Whoever offers protocols by ALPN (RFC 7301) is told of none: which it is,
     # its first octet says. Twisted would answer with an empty name.
     made.set_alpn_select_callback(lambda connection, offered: SSL.NO_OVERLAPPING_PROTOCOLS)
     return made
+
+
+def _revoke(made: SSL.Context, authorities: Sequence[x509.Certificate], file: str) -> None:
+    """
+    Take no certificate of a client's that is on a list in *file*, nor one whose CA's is.
+
+    OpenSSL then takes none whose CA has no list that is valid, either. That
+    would be nobody: so what is missing is said now, and what is too old.
+    """
+    lists = _parsed(Path(file), "X509 CRL", x509.load_pem_x509_crl)
+    now = datetime.now(UTC)
+    for authority in authorities:
+        name, key = authority.subject.rfc4514_string(), cast("Any", authority.public_key())
+        theirs = [each for each in lists if each.issuer == authority.subject]
+        signed = [each for each in theirs if each.is_signature_valid(key)]
+        if not signed:
+            raise ValueError(f"{file} has no list of what {name} has revoked")
+        if all(each.next_update_utc is not None and each.next_update_utc < now for each in signed):
+            raise ValueError(f"the list in {file} of what {name} has revoked is out of date")
+    store = made.get_cert_store()
+    assert store is not None  # it has the CAs
+    for each in lists:
+        store.add_crl(each)
+    # Else only the client's own would be looked for, and not those between.
+    store.set_flags(X509StoreFlags.CRL_CHECK | X509StoreFlags.CRL_CHECK_ALL)
 
 
 def _named(

@@ -232,7 +232,7 @@ def _mtls(reactor: IReactorCore, given: dict[str, str]) -> Opening:
     mine = own(
         given["certKey"] or given["privateKey"], given["privateKey"], given["extraCertChain"]
     )
-    made = context([mine], given["clientCA"], required=clients == "required")
+    made = context([mine], given["clientCA"], required=clients == "required", revoked=given["crl"])
     return _secure(reactor, "mtls", given, Security(made, partial(principal_of, by=by)))
 
 
@@ -300,6 +300,6 @@ _OURS: dict[
 ] = {
     "ssl": (_ssl, {**_PORT, **_FILES, **_WHERE}),
     "tls": (_tls, {"path": None, "port": "443", "interface": "::", "backlog": str(_QUEUE)}),
-    "mtls": (_mtls, {**_PORT, **_FILES, **_CLIENTS, **_WHERE}),
+    "mtls": (_mtls, {**_PORT, **_FILES, **_CLIENTS, **_WHERE, "crl": ""}),
     "systemd": (_systemd, {"domain": None, "index": "", "name": ""}),
 }

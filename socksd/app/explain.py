@@ -6,6 +6,8 @@ With ``--json`` one object is written, whose shape is stable; new keys may come:
     {"question": {"client", "listener", "user", "groups", "command", "host", "port", "time",
                   "addresses"},
      "verdict": "deny", "rule": "default", "detail": "", "text": "", "log": true,
+     "route": {"name": "direct", "source": []},
+     "limit": {"name": "bulk", "bandwidth": 20000000, "idle": 900.0},
      "stages": [{"stage": "request", "address": null, "verdict", "rule", "detail",
                  "reports": [{"rule", "would"}],
                  "rules": [{"id", "action", "report", "matches", "key", "wanted", "fact",
@@ -15,7 +17,9 @@ With ``--json`` one object is written, whose shape is stable; new keys may come:
      "edits": [{"rule": "dba", "key": "ports", "fact": "5433"}]}
 
 ``matches`` is true, false, or null where that depends on what is not known
-yet; ``key`` is then the condition that fails or is open, else null. An edit
+yet; ``key`` is then the condition that fails or is open, else null. ``route``
+and ``limit`` are null unless the verdict is "allow", ``limit`` also where none
+holds; its bandwidth, null for any, is in octets a second. An edit
 with an empty ``key`` is the removal of the rule.
 """
 
@@ -33,18 +37,19 @@ from typing import TYPE_CHECKING
 
 from socksd.address import IPAddress, reached
 from socksd.app import asked
-from socksd.app.config import Config
+from socksd.app.config import Config, as_rate
 from socksd.app.logged import question_of
 from socksd.app.tap import configured
+from socksd.codes import COMMANDS, Command
 from socksd.errors import ConfigError
-from socksd.facts import Verdict
+from socksd.facts import DIRECT, Decision, Verdict
 from socksd.policy.cases import address, zones_of
 from socksd.policy.explain import Edit, Explanation, Place, Question, Said, Stage, edits, explain
 from socksd.policy.guard import GUARD
 from socksd.policy.nearest import Turn, nearest
 from socksd.policy.rules import Policy
 from socksd.policy.values import Wrong
-from socksd.policy.words import COMMANDS, UNKNOWN, clock, found, user, wanted
+from socksd.policy.words import UNKNOWN, clock, found, user, wanted
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -102,11 +107,13 @@ def run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
     explanation = explain(policy, question)
     turns, edited = nearest(policy, question), edits(policy, explanation)
     if parsed.json:
-        sys.stdout.write(json.dumps(asked.as_object(explanation, turns, edited), indent=2) + "\n")
+        sys.stdout.write(
+            json.dumps(asked.as_object(config, explanation, turns, edited), indent=2) + "\n"
+        )
         return
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     paint = _paint if colour else _plain
-    for line in as_lines(policy, explanation, turns, edited, paint):
+    for line in as_lines(config, policy, explanation, turns, edited, paint):
         sys.stdout.write(line + "\n")
 
 
@@ -167,6 +174,7 @@ def _plain(text: str, code: str) -> str:
 
 
 def as_lines(
+    config: Config,
     policy: Policy,
     explanation: Explanation,
     turns: tuple[Turn, ...],
@@ -199,6 +207,8 @@ def as_lines(
         yield f"  {explanation.decision.text}"
     if not explanation.decision.log:
         yield "  (such a session leaves no line in the logs)"
+    if verdict is Verdict.ALLOW:
+        yield from _carried(config, explanation.decision, question.facts.command)
     if turns or edited:
         yield "and otherwise"
         for turn in turns:
@@ -209,13 +219,27 @@ def as_lines(
             yield f"  if rule {edit.rule} {what}"
 
 
+def _carried(config: Config, decision: Decision, command: Command | None) -> Iterator[str]:
+    """Say by which way, and within what."""
+    route, limit = asked.carried(config, decision)
+    source = f", from {' and '.join(map(str, route.source))}" if route else ""
+    yield f"  by route {decision.route}{source}"
+    if command not in (None, Command.CONNECT) and decision.route != DIRECT:
+        yield f"  by which there is no {COMMANDS[command]}, so it is refused"
+    if limit is not None:
+        bandwidth = f"{as_rate(limit.bandwidth)}, " if limit.bandwidth else ""
+        idle = limit.idle or config.deadlines.idle
+        yield f"  within limit {decision.limits}: {bandwidth}{idle:g} s idle"
+
+
 def _headline(policy: Policy, question: Question) -> str:
     facts = question.facts
     when = clock(facts.time, next(iter(sorted(zones_of(policy.rules), key=str)), UTC))
     words = f"{user(facts)}, from {facts.client} at {facts.listener}, {when}"
     if facts.command is None:
         return f"{words}: no request"
-    return f"{words}: {COMMANDS[facts.command]} {facts.destination}"
+    destination = "" if facts.destination is None else f" {facts.destination}"  # UDP ASSOCIATE
+    return f"{words}: {COMMANDS[facts.command]}{destination}"
 
 
 def _place(stage: Stage, explanation: Explanation) -> str:

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from socksd.app.service import Gateway
-from socksd.codes import Command
+from socksd.codes import COMMANDS, Command
 from socksd.facts import Decision, Verdict
 from socksd.observe import lines
 from socksd.server.session import Session
@@ -100,7 +100,7 @@ class Judge:
                 number=session.number,
                 client=session.facts.client,
                 user=lines.word(user),
-                command=lines.COMMANDS[session.request.command],
+                command=COMMANDS[session.request.command],
                 destination=session.request.destination,
                 rule=lines.word(decision.rule),
                 fate=what_happens,

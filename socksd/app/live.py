@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from socksd.address import Destination
 from socksd.admin.routes import BadBody, Body
+from socksd.codes import COMMANDS
 from socksd.errors import did_you_mean
 from socksd.events import Denied
 from socksd.facts import Verdict
-from socksd.policy.words import COMMANDS
 from socksd.server.session import Session
 from socksd.server.states import State
 

@@ -1,51 +1,30 @@
-"""Lines of the access log, as questions to the policy."""
+"""A line of the access log, as a question to the policy."""
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
-from typing import Any
-
-from socksd.address import Destination
-from socksd.facts import ANONYMOUS, Facts, Principal
-from socksd.policy import values
-from socksd.policy.cases import address
 from socksd.policy.explain import Question
-from socksd.policy.values import Wrong
+from socksd.policy.records import Unusable, moment, read, record
 
 
 def question_of(line: str) -> Question:
     """
-    Read what the policy was asked about a session.
+    Read what the policy was asked about a session, as ``replay`` reads it.
 
     Where the line does not say all addresses of a name it is the one that was
     dialled.
 
     Raises:
-        ValueError: It is no line of the access log.
+        ValueError: There is nothing in it to explain.
     """
-    record: Any = json.loads(line)
-    if not isinstance(record, dict):
-        raise ValueError(f"{line[:80]!r} is no object")
     try:
-        user, host = record["user"], record["host"]
-        groups = frozenset(map(str, record.get("groups") or ()))
-        principal = ANONYMOUS if user is None else Principal(values.some_text(user), groups)
-        facts = Facts(
-            address(record["client"]),
-            str(record["listener"]),
-            principal,
-            time=datetime.fromisoformat(record["time"]).timestamp(),
-        )
-        if record["command"] is None:
-            return Question(facts)
-        destination = Destination.named(values.some_text(host), int(record["port"]))
-        facts = facts.asking(values.command(record["command"]), destination)
-        if facts.address is not None:
-            return Question(facts)
-        found = record.get("addresses") or [record["address"]]
-        return Question(facts, tuple(map(address, found)) if found != [None] else None)
-    except KeyError as error:
-        raise ValueError(f"the line has no {error}") from error
-    except (Wrong, TypeError) as error:
-        raise ValueError(f"no line of the access log: {error}") from error
+        written, key = read(line)
+        found, time = record(key), moment(written.get("time"))
+    except Unusable as error:
+        raise ValueError(f"nothing to explain: a line {error}") from error
+    if found.command is None:
+        return Question(found.connecting(time))
+    facts = found.asking(time)
+    if facts.destination is None or facts.address is not None:
+        return Question(facts)
+    dialled = () if found.dialled is None else (found.dialled,)
+    return Question(facts, found.addresses or dialled or None)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from getpass import getpass
 
 import socksd
-from socksd.app import check, explain, propose, remote, replay
+from socksd.app import check, completion, explain, propose, remote, replay
 from socksd.errors import SocksdError, did_you_mean
 
 
@@ -26,6 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words[:1] == ["run"]:  # its options are twistd's and ours, not argparse's
         run(words[1:])
         return
+    parsed = whole_parser().parse_args(words)
+    parsed.do(parsed)
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Give what reads a command line."""
     parser = argparse.ArgumentParser(prog="socksd", description=socksd.__doc__)
     parser.add_argument("--version", action="version", version=f"socksd {socksd.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -61,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     testing.add_argument("--list", action="store_true", help="say what the cases are, and end")
     testing.set_defaults(do=lambda parsed: conformance(parsed, testing))
     remote.add_commands(commands)
-    parsed = parser.parse_args(words)
-    parsed.do(parsed)
+    completion.add_to(commands, parser)
+    return parser
 
 
 def run(arguments: Sequence[str]) -> None:

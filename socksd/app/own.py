@@ -9,7 +9,8 @@ from pathlib import Path
 
 IPNetwork = IPv4Network | IPv6Network
 
-_PROC = Path("/proc/net")
+# Not /proc/net: under ProcSubset=pid, as in our unit, only what belongs to a process is there.
+_PROC = Path("/proc/self/net")
 
 
 def own_networks(proc: Path = _PROC) -> tuple[IPNetwork, ...]:
@@ -28,7 +29,7 @@ def own_networks(proc: Path = _PROC) -> tuple[IPNetwork, ...]:
 
 def _ipv4(trie: str) -> Iterator[IPv4Network]:
     """
-    Read /proc/net/fib_trie.
+    Read /proc/self/net/fib_trie.
 
     A leaf is "|-- ADDRESS"; below it stands a line for each route, as
     "/32 host LOCAL" for one that ends here.
@@ -43,6 +44,6 @@ def _ipv4(trie: str) -> Iterator[IPv4Network]:
 
 
 def _ipv6(table: str) -> Iterator[IPv6Network]:
-    """Read /proc/net/if_inet6: 32 hexadecimal digits, and what is not needed here."""
+    """Read /proc/self/net/if_inet6: 32 hexadecimal digits, and what is not needed here."""
     for line in table.splitlines():
         yield IPv6Network(int(line[:32], 16))

@@ -8,10 +8,13 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Final, Protocol
 
+from twisted.internet.defer import Deferred, DeferredLock, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from socksd.admin.routes import Unable
 from socksd.app.config import Config
@@ -22,6 +25,8 @@ from socksd.app.signals import OnSignal
 from socksd.errors import ConfigError, Problem
 
 _log = Logger("socksd")
+
+WAITING: Final = 16  # reloads, at most, for the one that is under way
 
 
 class IReactorReloading(IReactorTime, IReactorFromThreads):
@@ -37,7 +42,11 @@ class Source(Protocol):
         """Give the file's text; raises ConfigError."""
 
     def parse(self, text: str) -> Config:
-        """Give the configuration of a text with the command line added; raises ConfigError."""
+        """
+        Give the configuration of a text with the command line added; raises ConfigError.
+
+        Called in a thread. No relative path may count in it.
+        """
 
 
 class Commanded(Source, Protocol):
@@ -50,9 +59,10 @@ class Reloader:
     """
     Load the configuration again on SIGHUP or when asked to.
 
-    Loading, building and adopting happen in one turn of the reactor: reloads
-    never overlap, and signals that come meanwhile are one more reload. What
-    fails changes nothing, and is said in the log, a line for each problem.
+    A configuration is parsed in a thread, for a set of a hundred thousand
+    lines takes a second; building and adopting it happen in one turn of the
+    reactor. Reloads take turns, and signals that come meanwhile are one more.
+    What fails changes nothing, and is said in the log, a line for each problem.
 
     A configuration can be taken on trial: unless confirm() comes in time the
     last confirmed one is taken again. See :mod:`socksd.app.confirmed` for what
@@ -81,6 +91,7 @@ class Reloader:
         text: str,
         rolled_back: bool,
         adopted: Callable[[Generation], object],
+        in_thread: Callable[..., Deferred[Any]] = deferToThread,
     ) -> None:
         """Prepare, for a gateway that starts with *text*; see assemble()."""
         self.path = source.path
@@ -96,6 +107,9 @@ class Reloader:
         self._build = build
         self._reactor = reactor
         self._adopted = adopted
+        self._in_thread = in_thread
+        self._turns = DeferredLock()
+        self._signalled = False  # and the reload for it has not begun
         # Relative paths mean what they meant when the command line was read,
         # wherever twistd goes from there.
         self._directory = here()
@@ -139,9 +153,9 @@ class Reloader:
         self._judge.stop()
         self._end_trial()
 
-    def reload(self, trial: float | None = None, *, by_hand: bool = True) -> int:
+    def reload(self, trial: float | None = None, *, by_hand: bool = True) -> Deferred[int]:
         """
-        Take the configuration that the file has now.
+        Take the configuration that the file has, once it is this one's turn.
 
         Args:
             trial: Seconds after which it is rolled back unless confirmed;
@@ -151,23 +165,33 @@ class Reloader:
                 person what has failed its trial is not taken.
 
         Returns:
-            How many live sessions it would refuse.
-
-        Raises:
-            ConfigError: It has problems, all of them; the log has them, too.
-            Unable: It cannot be taken as things stand.
+            How many live sessions it would refuse. Fails with ConfigError, all
+            the problems, which the log has, too; or with Unable, as things stand.
         """
-        if not self._gateway.running:
-            raise Unable("the service is stopping")
+        if by_hand and len(self._turns.waiting) >= WAITING:  # of signals one at most waits
+            return fail(Unable("too many reloads wait for their turn already"))
+        return self._turns.run(
+            lambda: Deferred.fromCoroutine(self._in_its_turn(trial, by_hand=by_hand))
+        )
+
+    async def _in_its_turn(self, trial: float | None, *, by_hand: bool) -> int:
+        if not by_hand:
+            self._signalled = False  # whoever signals from now on has changed something since
+        self._must_run()
         self.begins()
         try:
-            return self._reload(trial, by_hand)
+            return await self._reload(trial, by_hand)
         except ConfigError as error:
             self.failed += 1
             self._refuse(error)
             raise
         finally:
-            self.ends()
+            if self._gateway.running:  # or it has been said that we stop
+                self.ends()
+
+    def _must_run(self) -> None:
+        if not self._gateway.running:
+            raise Unable("the service is stopping")
 
     def confirm(self) -> None:
         """
@@ -182,16 +206,16 @@ class Reloader:
         self._end_trial()
         _log.info("the configuration is confirmed")
 
-    def _reload(self, trial: float | None, by_hand: bool) -> int:
-        if self._trial is not None and trial is None:
-            raise Unable(
-                "a configuration waits to be confirmed: `socksd confirm` keeps it,"
-                " `socksd reload --confirm TIME` tries another"
-            )
+    async def _reload(self, trial: float | None, by_hand: bool) -> int:
+        self._must_not_be_on_trial(trial)
         text = self._source.read()
         if not by_hand and self._is_marked(text):
             raise Unable("the file was never confirmed; `socksd reload` takes it all the same")
-        generation = self._prepared(text)
+        config = await self._in_thread(self._source.parse, text)
+        # Some time has gone by.
+        self._must_run()
+        self._must_not_be_on_trial(trial)
+        generation = self._built(config)
         if trial is None:
             self._gateway.adopt(generation)
             self._confirmed = text
@@ -203,6 +227,13 @@ class Reloader:
             self._try(generation, text, trial)
         self.rolled_back = False
         return self._serve(generation)
+
+    def _must_not_be_on_trial(self, trial: float | None) -> None:
+        if self._trial is not None and trial is None:
+            raise Unable(
+                "a configuration waits to be confirmed: `socksd confirm` keeps it,"
+                " `socksd reload --confirm TIME` tries another"
+            )
 
     def _try(self, generation: Generation, text: str, seconds: float) -> None:
         """Adopt a configuration on trial; the mark is there before it serves anybody."""
@@ -234,7 +265,7 @@ class Reloader:
         if not self._gateway.running:
             return  # a start takes the confirmed one
         try:
-            generation = self._prepared(self._confirmed)
+            generation = self._built(self._source.parse(self._confirmed))
             self._gateway.adopt(generation)
         except ConfigError as error:
             _log.error("not confirmed in time, but it cannot be rolled back:")
@@ -244,10 +275,10 @@ class Reloader:
         _log.warn("not confirmed in time: rolled back to the last confirmed configuration")
         self._serve(generation)
 
-    def _prepared(self, text: str) -> Generation:
+    def _built(self, config: Config) -> Generation:
         try:
             with contextlib.chdir(self._directory):
-                return self._build(self._source.parse(text), self._gateway.parts())
+                return self._build(config, self._gateway.parts())
         except OSError as error:  # of a directory that has gone, or from a plugin
             raise ConfigError([Problem("", error.strerror or str(error))]) from error
 
@@ -304,12 +335,14 @@ class Reloader:
             trial.cancel()
 
     def _asked_by_signal(self) -> None:
-        try:
-            self.reload(by_hand=False)
-        except Unable as error:
-            _log.error("not reloaded: {error}", error=error)
-        except ConfigError:
-            pass  # said already
+        if not self._signalled:
+            self._signalled = True
+            self.reload(by_hand=False).addErrback(self._not_reloaded)
+
+    def _not_reloaded(self, failure: Failure) -> None:
+        failure.trap(Unable, ConfigError)
+        if failure.check(Unable):  # a ConfigError has been said already
+            _log.error("not reloaded: {error}", error=failure.value)
 
 
 def here() -> str:

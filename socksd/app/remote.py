@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from socksd.admin import tables
 from socksd.admin.client import Unreachable, ask
-from socksd.app import top
+from socksd.app import drain, top
 from socksd.app.config import duration
 from socksd.app.live import ORDERS, USUAL
 
@@ -22,7 +22,7 @@ DEFAULT_SOCKET: Final = "/run/socksd/control.sock"
 # What a command line may say that is a key of the body, by the same name.
 _SAID: Final = (
     *("confirm", "session", "client", "user", "rule", "listener", "to", "state"),
-    *("sort", "limit"),
+    *("sort", "limit", "seconds"),
 )
 
 
@@ -75,6 +75,21 @@ def add_commands(commands: Any) -> None:
         ("POST", "/v1/restart-workers"),
         tables.restarted,
     )
+    draining = _add(
+        commands,
+        "drain",
+        "have the server let nobody in, let its sessions end, and then end itself",
+        ("POST", "/v1/drain"),
+        lambda _: "",
+    )
+    draining.add_argument(
+        "--within",
+        metavar="TIME",
+        type=_duration,
+        dest="seconds",
+        help='how long sessions may take to end ("5m"; default: [server] drain)',
+    )
+    draining.set_defaults(do=_drain)
     top.add_to(commands, add_socket_options)
     _add(commands, "status", "say what runs", ("GET", "/v1/status"), tables.status)
     _add(commands, "rules", "say how often each rule decides", ("GET", "/v1/rules"), tables.rules)
@@ -144,6 +159,12 @@ def _ask(
             print(f"socksd: {line}", file=sys.stderr)
     if status != 200:
         raise SystemExit(REFUSED)
+
+
+def _drain(parsed: argparse.Namespace) -> None:
+    _ask(parsed, "POST", "/v1/drain", lambda _: "")  # what follows says it
+    if not parsed.json:
+        drain.follow(socket_named(parsed))
 
 
 def socket_named(parsed: argparse.Namespace) -> str:

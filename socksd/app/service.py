@@ -18,7 +18,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.task import deferLater
-from twisted.internet.tcp import Port, Server
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 from socksd.app.config import Config
@@ -113,6 +113,9 @@ class Gateway(Service):
         listeners: Those that are open, in the order of the configuration.
         beside: What runs as long as the service does, whatever the configuration.
         ends: Called when it begins to stop, with how long that may take, in seconds.
+        leave: Has the process stop this service, and end.
+        draining_until: When the sessions that are left are ended, in seconds since
+            the epoch; ``None`` while it serves.
     """
 
     name = "socksd"
@@ -123,6 +126,9 @@ class Gateway(Service):
         self.listeners: list[Listener] = []
         self.beside: list[Part] = []
         self.ends: list[Callable[[float], object]] = []
+        self.leave: Callable[[], object] = self.stopService
+        self.draining_until: float | None = None
+        self._patience = 0.0  # seconds that sessions have to end by themselves
         self._clock = clock
         self._drained: Deferred[None] | None = None  # while sessions are waited for
         self._hurried = False
@@ -202,6 +208,9 @@ class Gateway(Service):
             listener.factory.listener = entrance.name
             listener.factory.runtime = generation.runtime
             listener.factory.front = entrance.front
+            _share(listener, generation.board)
+            if not self.sessions.door.is_open:
+                listener.port.stopReading()  # who reads it now may not have heard
         self.listeners = listeners
         self._close([listener for listener in before if listener not in listeners])
         self.sessions.door.most = generation.config.limits.sessions
@@ -226,7 +235,7 @@ class Gateway(Service):
 
     async def _drain(self) -> None:
         """Let sessions end by themselves, for as long as they may."""
-        seconds = self.generation.config.server.drain
+        seconds = self._patience
         if not len(self.sessions) or not seconds or self._hurried:
             return
         _log.info(
@@ -248,12 +257,30 @@ class Gateway(Service):
         if drained is not None:
             drained.callback(None)
 
+    def drain(self, seconds: float | None = None) -> None:
+        """
+        Have the process end as SIGTERM does, as soon as who asks for it has been answered.
+
+        Args:
+            seconds: What sessions have to end by themselves; ``None`` for what is
+                configured. Once it is under way that stays as it is.
+        """
+        if self.draining_until is None:
+            self._be_patient(seconds)
+            self._clock.callLater(0, self.leave)
+
     def stopService(self) -> Deferred[None]:
         """Stop listening, drain, then end every session, and tell how it ended."""
         super().stopService()  # type: ignore[no-untyped-call]  # Twisted's
+        if self.draining_until is None:
+            self._be_patient(None)
         for end in self.ends:
-            end(self.generation.config.server.drain)
+            end(self._patience)
         return Deferred.fromCoroutine(self._stop())
+
+    def _be_patient(self, seconds: float | None) -> None:
+        self._patience = self.generation.config.server.drain if seconds is None else seconds
+        self.draining_until = time.time() + self._patience
 
     def _opened(self, generation: Generation) -> tuple[list[Listener], list[Listener]]:
         """
@@ -290,23 +317,24 @@ class Gateway(Service):
         """
         factory = SocksFactory(entrance.name, generation.runtime, self.sessions, entrance.front)
         port = opened(entrance.endpoint, factory, f"listener {entrance.name!r}")
-        # A plain TCP port, of Twisted's own making.
-        if generation.board is not None and type(port) is Port and port.factory is factory:
+        listener = Listener(entrance.description, factory, port)
+        if type(port) is Port and port.factory is factory:
             port.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # what is accepted has it, too
-            port.transport = partial(_accepted, factory, generation.board)  # type: ignore[assignment]  # called only
+        _share(listener, generation.board)
         self.sessions.door.guard(port)
         _log.info(
             "listening name={name} on {address}",
             name=entrance.name,
             address=written(port.getHost()),
         )
-        return Listener(entrance.description, factory, port)
+        return listener
 
     def _close(self, listeners: Sequence[Listener]) -> None:
         """Accept no more at these; the sessions that came there go on."""
         for listener in listeners:
             self.sessions.door.forget(listener.port)
             _run(listener.port.stopListening)
+            _share(listener, self.generation.board, closing=True)
 
     def _left(self, runtime: Runtime) -> None:
         """Stop what only a generation needed that no session keeps any more."""
@@ -321,17 +349,19 @@ class Gateway(Service):
                         _run(part.stop)
 
 
-def _accepted(factory: SocksFactory, board: ISwitchboard, *accepted: Any) -> object:
+def _share(listener: Listener, board: ISwitchboard | None, *, closing: bool = False) -> None:
     """
-    Make the transport of an accepted socket; called as Port calls its ``transport``.
+    Have the switchboard accept what comes to a listener, if a socket is all that it takes.
 
-    Only where nothing (TLS, a PROXY header) stands between it and a session is
-    that the switchboard's: below TLS, contract tests say, the last octets of
-    a client that closes at once may be lost there. Asked for each connection,
-    for a reload may put something in between.
+    Only at a plain TCP port, of Twisted's own making, with nothing (TLS, a
+    PROXY header) between an accepted socket and a session. Asked again by a
+    reload, which may put something in between; and by who is *closing* it, to
+    be forgotten.
     """
-    make = board.accepted if factory.front is None else Server
-    return make(*accepted)
+    port, factory = listener.port, listener.factory
+    if board is not None and type(port) is Port and port.factory is factory:
+        plain = factory.front is None and not closing
+        board.listen(port, partial(factory.accept, board) if plain else None)
 
 
 def _run(stop: Callable[[], object]) -> Deferred[Any]:

@@ -20,9 +20,8 @@ from socket import (
     SOCK_STREAM,
     SOL_IP,
     TCP_NODELAY,
-    socket,
+    SocketType,
 )
-from typing import Any
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address as TCP4Address
@@ -33,7 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from socksd.address import IPAddress, spelled
-from socksd.interfaces import ISwitchboard, IWatched
+from socksd.interfaces import ISwitchboard, IWatched, SocketName
 
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python has no name for it before 3.12
 
@@ -69,13 +68,12 @@ class DialEndpoint:
         Fails with a ConnectError that has the errno, with NoProtocol, or with
         ConnectingCancelledError.
         """
+        to: SocketName
         if isinstance(self._address, IPv4Address):
-            attempt = _Attempt(self._board, (spelled(self._address), self._port), factory)
-            attempt.begin(AF_INET, self._source)
+            family, to = AF_INET, (spelled(self._address), self._port)
         else:
-            attempt = _Attempt(self._board, (str(self._address), self._port, 0, 0), factory)
-            attempt.begin(AF_INET6, self._source)
-        return attempt.connected
+            family, to = AF_INET6, (str(self._address), self._port, 0, 0)
+        return _Attempt(self._board, family, to, factory, self._source).connected
 
 
 @implementer(IWatched)
@@ -84,26 +82,31 @@ class _Attempt:
 
     __slots__ = ("_board", "_factory", "_sock", "_to", "connected")
 
-    def __init__(self, board: ISwitchboard, to: tuple[Any, ...], factory: IProtocolFactory) -> None:
+    def __init__(
+        self,
+        board: ISwitchboard,
+        family: int,
+        to: SocketName,
+        factory: IProtocolFactory,
+        source: IPAddress | None,
+    ) -> None:
         self.connected: Deferred[IProtocol] = Deferred(self._cancel)
         self._board = board
         self._to = to
         self._factory = factory
-
-    def begin(self, family: int, source: IPAddress | None) -> None:
         try:
-            self._sock = socket(family, SOCK_STREAM | SOCK_NONBLOCK)
+            self._sock = sock = SocketType(family, SOCK_STREAM | SOCK_NONBLOCK)
             if source is not None:
-                _bind(self._sock, source)
+                _bind(sock, source)
         except OSError as none:  # EMFILE, a kernel without IPv6, or a source that is not ours
             self.connected.errback(error.ConnectBindError(none.errno, none.strerror))
             return
         # What has come in pieces is passed on in pieces: to wait for more (Nagle)
         # would add the far side's delayed ACK to each.
-        self._sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-        number = self._sock.connect_ex(self._to)
+        sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        number = sock.connect_ex(to)
         if number == EINPROGRESS:
-            self._board.watch(self._sock.fileno(), self)
+            board.watch(sock.fileno(), self)
         elif number:
             self._failed(number)
         else:
@@ -137,7 +140,11 @@ class _Attempt:
         self.connected.errback(error.getConnectError((number, strerror(number))))
 
     def _connected(self, true: int | None) -> None:
-        """Make the transport of a socket of which so much is *true*, if it is watched."""
+        """Make what the factory makes of a socket of which so much is *true*, if it is watched."""
+        bare = getattr(self._factory, "bare", None)
+        if bare is not None:  # it does without a transport
+            self.connected.callback(bare(self._board, self._sock, self._to, true))
+            return
         peer = self._peer()
         protocol = self._factory.buildProtocol(peer)
         if protocol is None:
@@ -153,7 +160,7 @@ class _Attempt:
         return (TCP4Address if len(self._to) == 2 else TCP6Address)("TCP", *self._to)
 
 
-def _bind(sock: socket, source: IPAddress) -> None:
+def _bind(sock: SocketType, source: IPAddress) -> None:
     """
     Bind a socket to an address; raises OSError, and then it is closed.
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gssapi import MechType, Name, NameType, RequirementFlag, raw
 from gssapi.raw.misc import GSSError
@@ -24,6 +24,7 @@ from socksd.address import IPAddress
 from socksd.codes import Protection
 from socksd.errors import ConfigError, LoginFailed, Problem, ProtocolError
 from socksd.facts import Principal
+from socksd.identity.patience import GivenUp, within
 from socksd.identity.threads import LoginThreads
 from socksd.interfaces import Accepted, ISecurityContext
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 # Kerberos takes one token; with three legs, as DCE has them, it takes two.
 MOST_TOKENS = 4
+
+_PATIENCE = 3.0  # seconds for a keytab; the whole gateway waits, at a start or a reload
 
 _LONGEST_TOKEN = 0xFFFF  # RFC 1961: LEN has two octets
 _LONGEST_TEXT = 200  # characters of what a client can choose, in a reason
@@ -109,27 +112,41 @@ class Acceptor:
             threads: Where contexts are accepted; the caller starts and stops them.
 
         Raises:
-            ConfigError: There is no such key.
+            ConfigError: There is no such key, or its file cannot be read in time.
         """
         self.mapping = mapping
         self.protections = frozenset(protections)
         self.threads = threads
         try:
-            # Kerberos only: SPNEGO brings other mechanisms in, and IAKERB has
-            # the gateway talk to KDCs on behalf of whoever asks.
-            self.credentials = raw.acquire_cred_from(
-                {b"keytab": os.fsencode(keytab)},
-                Name(service, NameType.hostbased_service),
-                mechs=[MechType.kerberos],
-                usage="accept",
-            ).creds
-        except GSSError as error:
-            message = f"{keytab} has no key for the service {service!r}: {_reason(error)}"
-            raise ConfigError([Problem("gssapi.keytab", message)]) from error
+            self.credentials = within(_PATIENCE, keytab, partial(_key, keytab, service))
+        except GivenUp:
+            message = f"{keytab} cannot be read within {_PATIENCE:g} s: does its file system hang?"
+            raise ConfigError([Problem("gssapi.keytab", message)]) from None
 
     def context(self, client: IPAddress) -> Context:
         """Begin with a client."""
         return Context(self, client)
+
+
+def _key(keytab: str, service: str) -> Any:
+    """
+    Look the key up, and give credentials by which contexts are accepted.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    try:
+        # Kerberos only: SPNEGO brings other mechanisms in, and IAKERB has
+        # the gateway talk to KDCs on behalf of whoever asks.
+        return raw.acquire_cred_from(
+            {b"keytab": os.fsencode(keytab)},
+            Name(service, NameType.hostbased_service),
+            mechs=[MechType.kerberos],
+            usage="accept",
+        ).creds
+    except GSSError as error:
+        message = f"{keytab} has no key for the service {service!r}: {_reason(error)}"
+        raise ConfigError([Problem("gssapi.keytab", message)]) from error
 
 
 @implementer(ISecurityContext)

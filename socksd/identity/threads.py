@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
+from threading import Thread
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -24,6 +26,7 @@ from twisted.python.threadpool import ThreadPool
 
 from socksd.address import IPAddress
 from socksd.errors import LoginFailed
+from socksd.identity.patience import GivenUp, within
 
 T = TypeVar("T")
 
@@ -33,6 +36,8 @@ Source = IPAddress | IPv6Network
 # bounds are for memory, and the deadlines of the sessions empty the queues.
 WAITING_PER_SOURCE = 256
 WAITING_IN_ALL = 4096
+
+_PATIENCE = 3.0  # seconds for what the threads are at when they are to stop
 
 
 def source_of(client: IPAddress) -> Source:
@@ -51,6 +56,17 @@ class _Job:
     done: Deferred[Any]
 
 
+class _Thread(Thread):
+    """One that the process does not wait for at its end."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named, daemon=True)
+
+
+class _Pool(ThreadPool):
+    threadFactory = _Thread
+
+
 class LoginThreads:
     """
     A small thread pool with a fair queue before it.
@@ -64,7 +80,7 @@ class LoginThreads:
         reactor: IReactorFromThreads,
         threads: int | None = None,
         *,
-        pool: Callable[..., ThreadPool] = ThreadPool,
+        pool: Callable[..., ThreadPool] = _Pool,
     ) -> None:
         """
         Prepare; no thread runs before start().
@@ -89,7 +105,12 @@ class LoginThreads:
         self._pool.start()
 
     def stop(self) -> None:
-        """Fail all that wait and join the threads, for as long as the work in hand takes."""
+        """
+        Fail all that wait, and join the threads when the work in hand is done.
+
+        Work that hangs is left alone: with a file system that has gone, the
+        very reload that does without it would not come to its end.
+        """
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -97,7 +118,8 @@ class LoginThreads:
         self._waiting.clear()
         for job in waiting:
             job.done.errback(LoginFailed("the service is stopping"))
-        pool.stop()
+        with suppress(GivenUp):
+            within(_PATIENCE, f"login threads {id(pool)}", pool.stop)
 
     def run(self, client: IPAddress, work: Callable[[], T]) -> Deferred[T]:
         """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Final
 
 from socksd.address import Destination, IPAddress
@@ -27,28 +28,37 @@ class Asked:
         last: When its latest did.
         names: How many requests had a name.
         addresses: How many had an address.
-        top: The addresses asked for most, with how often; about right.
     """
 
     since: float
     last: float
     names: int = 0
     addresses: int = 0
-    top: dict[Destination, int] = field(default_factory=dict)
+    # By octets and port: to hash a Destination takes longer than all the rest.
+    _top: dict[tuple[bytes, int], int] = field(default_factory=dict)
+
+    @property
+    def top(self) -> dict[Destination, int]:
+        """The addresses asked for most, with how often; about right."""
+        return {
+            Destination(ip_address(octets), port): count
+            for (octets, port), count in self._top.items()
+        }
 
     def count(self, destination: Destination) -> None:
         """Count one request."""
-        if isinstance(destination.host, str):
+        host = destination.host
+        if isinstance(host, str):
             self.names += 1
             return
         self.addresses += 1
-        seen = self.top.pop(destination, 0)
-        if not seen and len(self.top) >= DESTINATIONS:
+        top, asked = self._top, (host.packed, destination.port)
+        seen = top.pop(asked, 0)
+        if not seen and len(top) >= DESTINATIONS:
             # Space-Saving (Metwally 2005): the newcomer takes over the count of
             # the rarest, so that what is frequent stays, whatever passes by.
-            rarest = min(self.top, key=self.top.__getitem__)
-            seen = self.top.pop(rarest)
-        self.top[destination] = seen + 1
+            seen = top.pop(min(top, key=top.__getitem__))
+        top[asked] = seen + 1
 
 
 class Leaks:
@@ -57,7 +67,8 @@ class Leaks:
     hears = (SessionClosed,)
 
     def __init__(self) -> None:
-        self._clients: OrderedDict[Caller, Asked] = OrderedDict()
+        # By the octets of an address, as above.
+        self._clients: OrderedDict[tuple[bytes, str | None], Asked] = OrderedDict()
 
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
@@ -67,24 +78,27 @@ class Leaks:
             return
         if event.command is Command.UDP_ASSOCIATE:  # names where it sends from, if anything
             return
-        caller = event.client, event.user
-        asked = self._clients.pop(caller, None)
+        caller = event.client.packed, event.user
+        asked = self._clients.get(caller)
         if asked is None:
-            asked = Asked(event.started, event.started)
             if len(self._clients) >= CLIENTS:
                 self._clients.popitem(last=False)
-        self._clients[caller] = asked  # the last of them now
-        asked.last = max(asked.last, event.started)
+            asked = self._clients[caller] = Asked(event.started, event.started)
+        else:
+            self._clients.move_to_end(caller)
+            if event.started > asked.last:
+                asked.last = event.started
         asked.count(event.destination)
 
     def __iter__(self) -> Iterator[tuple[Caller, Asked]]:
         """Give the clients that have sent an address, those with most of them first."""
-        leaking = [(caller, asked) for caller, asked in self._clients.items() if asked.addresses]
+        leaking = [(caller, asked) for caller, asked in self.everybody() if asked.addresses]
         return iter(sorted(leaking, key=lambda item: -item[1].addresses))
 
-    def everybody(self) -> Iterable[tuple[Caller, Asked]]:
+    def everybody(self) -> Iterator[tuple[Caller, Asked]]:
         """Give all clients that are remembered, who has asked least recently first."""
-        return self._clients.items()
+        for (octets, user), asked in self._clients.items():
+            yield (ip_address(octets), user), asked
 
     def __len__(self) -> int:
         """How many clients are remembered, leaking or not."""

@@ -25,11 +25,11 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address
-from typing import Final
 
 from socksd.address import IPAddress, spelled
-from socksd.codes import Command
+from socksd.codes import COMMANDS
 from socksd.events import (
     DatagramsDropped,
     DatagramTarget,
@@ -40,15 +40,10 @@ from socksd.events import (
     StrangerTurnedAway,
 )
 
-COMMANDS: Final = {  # the words that rules use as well
-    Command.CONNECT: "connect",
-    Command.BIND: "bind",
-    Command.UDP_ASSOCIATE: "udp",
-}
-
 _PLAIN = re.compile(r"[A-Za-z0-9._@-]+")
 
 
+@lru_cache(maxsize=1024)  # names of users and rules, the same few again and again
 def word(text: str | None) -> str:
     """Write a value of any origin as one field's value; ``None`` is ``-``."""
     if text is None:

@@ -19,6 +19,7 @@ from socksd.events import (
     StrangerTurnedAway,
 )
 from socksd.observe import lines
+from socksd.observe.batch import Batch
 from socksd.observe.textlog import TextLog
 
 _log = Logger("socksd")
@@ -35,7 +36,8 @@ class PeopleLog:
     Write one canonical line per session, and at once what cannot wait.
 
     Denials and failed logins are warnings in the fixed forms of
-    :mod:`socksd.observe.lines`.
+    :mod:`socksd.observe.lines`. The lines of sessions come, and are dated, up
+    to a tenth of a second late; see :class:`~socksd.observe.batch.Batch`.
 
     Anybody who reaches the port can cause lines. Of each kind 100 a second
     are written; then one says how many more there were. Only the closing line
@@ -55,7 +57,7 @@ class PeopleLog:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._text = TextLog(clock)
+        self._sessions = Batch(clock, lines.session, TextLog().info)
         self._said: Counter[str] = Counter()  # lines of each kind in this second
         self._second: IDelayedCall | None = None  # ends this second
         self._hint_from = clock.seconds()
@@ -80,7 +82,7 @@ class PeopleLog:
         if self._second is not None:
             self._second.cancel()
             self._second_over()
-        self._text.close()
+        self._sessions.flush()
 
     def _denied(self, event: Denied) -> None:
         if event.decision.log and self._may_say("denied"):
@@ -94,7 +96,7 @@ class PeopleLog:
             return
         reached = event.reply is ReplyCode.SUCCEEDED
         if reached or self._may_say(f"session outcome={event.outcome}"):
-            self._text.info(lines.session(event))
+            self._sessions.add(event)
 
     def _target(self, event: DatagramTarget) -> None:
         if event.decision.log and self._may_say("udp"):

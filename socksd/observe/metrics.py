@@ -16,7 +16,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from socksd.codes import Command, ReplyCode
+from socksd.codes import COMMANDS, Command, ReplyCode
 from socksd.events import (
     Connected,
     ConnectFailed,
@@ -30,7 +30,6 @@ from socksd.events import (
     SessionClosed,
 )
 from socksd.interfaces import IEnd, IRelay
-from socksd.observe.lines import COMMANDS
 
 # Upper ends of what times are sorted into, in seconds: from a cached name to a deadline.
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -140,7 +139,7 @@ class Metrics:
         self._resolved, self._not_resolved = Times(), Times()
         self._connected, self._not_connected = Times(), Times()
         self._failures = dict.fromkeys(ReplyCode, 0)
-        self._relays: Counter[str] = Counter()
+        self._relays: Counter[type] = Counter()
         self._count: dict[type[Event], Callable[..., None]] = {
             LoggedIn: self._login_right,
             LoginRefused: self._login_wrong,
@@ -163,7 +162,7 @@ class Metrics:
 
         def counted(client: IEnd, target: IEnd, **limits: object) -> IRelay:
             relay = make(client, target, **limits)
-            relays[type(relay).__name__.lower()] += 1
+            relays[type(relay)] += 1
             return relay
 
         return counted
@@ -226,7 +225,7 @@ class Metrics:
             Kind.COUNTER,
             "socksd_relays",
             "Relays begun, by their kind.",
-            {(kind,): count for kind, count in self._relays.items()},
+            {(kind.__name__.lower(),): count for kind, count in self._relays.items()},
             ("kind",),
         )
         yield Family(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from select import PIPE_BUF
 from typing import Final, Protocol
 
@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from socksd.events import Event, SessionClosed
+from socksd.observe.batch import Batch
 
 _log = Logger("socksd")
 
@@ -105,7 +106,7 @@ class Outflow:
 
 class OutputLog:
     """
-    Write a line to the standard output for every session that ends.
+    Write a line to the standard output for every session that ends, within a tenth of a second.
 
     Args:
         line: Writes a session, in ASCII and without the newline.
@@ -115,7 +116,7 @@ class OutputLog:
 
     def __init__(self, clock: IReactorTime, line: Callable[[SessionClosed], str]) -> None:
         self._clock = clock
-        self._line = line
+        self._batch = Batch(clock, line, self._write)
         self._out: Outflow | None = None
 
     @property
@@ -131,12 +132,17 @@ class OutputLog:
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
         if self._out is not None and isinstance(event, SessionClosed) and event.logged:
-            self._out.write(self._line(event) + "\n")
+            self._batch.add(event)
 
     def close(self) -> None:
         """Write no more than what waits."""
+        self._batch.flush()
         if self._out is not None:
             self._out.close()
+
+    def _write(self, lines: Sequence[str]) -> None:
+        assert self._out is not None  # without it nothing is gathered
+        self._out.write("\n".join((*lines, "")))
 
 
 class _Far(Protocol):

@@ -10,10 +10,8 @@ lines. Anywhere else (syslog, the journal, JSON) each goes the usual way.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import (
     FileLogObserver,
     LogEvent,
@@ -24,9 +22,6 @@ from twisted.logger import (
     globalLogPublisher,
 )
 
-DELAY: Final = 0.1  # seconds that a line waits for others, at most
-LINES: Final = 500  # that wait, at most: some 64 KiB
-
 _log = Logger("socksd")
 
 
@@ -34,59 +29,35 @@ class TextLog:
     """
     Write lines at level info, as ``Logger("socksd").info`` does.
 
-    They are dated when they are said and in the order they were, but up to
-    ``DELAY`` later than what others log meanwhile. Where they go is looked up
-    each second anew, so they follow the log when it is changed.
+    Where they go is looked up each second anew, so they follow the log when it
+    is changed.
     """
 
     def __init__(
         self,
-        clock: IReactorTime,
         publisher: LogPublisher = globalLogPublisher,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._clock = clock
         self._publisher = publisher
         self._now = now
         self._second = -1  # since the epoch, that the next two are of
         self._observer: FileLogObserver | None = None
         self._dated = ""  # what a line begins with
-        self._waiting: list[str] = []
-        self._flushing: IDelayedCall | None = None
         self._lost = 0  # lines, since the last that could be written
 
-    def info(self, line: str) -> None:
-        """Write one line of plain text."""
+    def info(self, lines: Sequence[str]) -> None:
+        """Write lines of plain text, without their newlines."""
         now = self._now()
         if int(now) != self._second:
             self._look(now)
         if self._observer is None:
-            _log.info("{line}", line=line)
-            return
-        self._waiting.append(f"{self._dated}{line}\n")
-        if self._flushing is None:
-            self._flushing = self._clock.callLater(DELAY, self._due)
-        elif len(self._waiting) >= LINES:
-            self._write()
-
-    def close(self) -> None:
-        """Write what waits, and leave no delayed call behind."""
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._due()
-
-    def _due(self) -> None:
-        self._flushing = None
-        self._write()
-
-    def _write(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        if not waiting or self._observer is None:
+            for line in lines:
+                _log.info("{line}", line=line)
             return
         try:
-            _write(self._observer, "".join(waiting))
+            _write(self._observer, "".join([f"{self._dated}{line}\n" for line in lines]))
         except OSError:  # a full disk stops no session, and cannot be told of there
-            self._lost += len(waiting)
+            self._lost += len(lines)
             return
         if self._lost:
             lost, self._lost = self._lost, 0
@@ -94,7 +65,6 @@ class TextLog:
 
     def _look(self, now: float) -> None:
         """Find out where lines go, and how they begin in this second."""
-        self._write()
         self._second = int(now)
         self._observer = None
         observers = self._publisher._observers

@@ -22,16 +22,15 @@ from socksd.policy.guard import GUARD
 from socksd.policy.load import below, known_name, read_value
 from socksd.policy.match import At, ByUser
 from socksd.policy.rules import DEFAULT, Policy, Rule
-from socksd.policy.values import Wrong
-from socksd.policy.words import COMMANDS, DAYS
+from socksd.policy.values import COMMANDS_BY_WORD, Wrong
+from socksd.policy.words import DAYS
 
 T = TypeVar("T")
 
 NOON = "wed 12:00"  # the time of a test that states none
 
-_COMMANDS = {word: command for command, word in COMMANDS.items()}
 _KEYS = ("as", "resolves", "expect")
-_AS = ("from", "user", "group", "listener", *_COMMANDS, "at")
+_AS = ("from", "user", "group", "listener", *COMMANDS_BY_WORD, "at")
 _EXPECT = ("action", "rule", "reports")
 _ACTIONS = {Verdict.ALLOW: "allow", Verdict.DENY: "deny"}
 
@@ -227,7 +226,7 @@ class _Loader:
         zones = zones_of(self.rules or ())
         at = {"at": NOON if len(zones) < 2 else f"{NOON} UTC"} | dict(asking)
         time = self.one(at, path, "at", lambda value: moment(value, zones, _WEEK))
-        commands = [word for word in _COMMANDS if word in asking]
+        commands = [word for word in COMMANDS_BY_WORD if word in asking]
         if len(commands) != 1:
             what = "has several of" if commands else "is missing: write one of"
             self.problems.append(Problem(path, f'{what} connect, bind, udp = "host:port"'))
@@ -237,7 +236,7 @@ class _Loader:
         if client is None or time is None or target is None:
             return None
         facts = Facts(client, listener or next(iter(self.listeners), ""), principal, time=time)
-        return facts.asking(_COMMANDS[word], target)
+        return facts.asking(COMMANDS_BY_WORD[word], target)
 
     def reports(self, value: object, path: str) -> frozenset[Report] | None:
         """Read what rules on trial are to say, as ``{ ID = "deny" }``."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import TypeVar
 
+from socksd.codes import COMMANDS, Command
 from socksd.errors import AddressError, ConfigError, Problem, did_you_mean
 from socksd.facts import DIRECT, Verdict
 from socksd.policy import values
@@ -196,12 +197,18 @@ class _Loader:
         if unasked and action is Verdict.DENY:
             message = "is for rules that allow; what is denied is not let in either"
             self.problems.append(Problem(f"{path}.udp_replies", message))
+        command = self.any(table, path, "command", values.command, WithCommand.of)
+        route = self.one(table, path, "route", self.route) or DIRECT
+        if route != DIRECT and action is Verdict.ALLOW and isinstance(command, WithCommand):
+            for other in sorted(command.commands - {Command.CONNECT}):
+                message = f"{COMMANDS[other]} goes by {DIRECT!r} only, and would be refused"
+                self.problems.append(Problem(f"{path}.route", message))
         conditions = (
             # In the order in which they are asked, the cheap ones first.
             self.any(table, path, "listener", self.listener, OnListener.of),
             self.any(table, path, "user", values.user, ByUser.of),
             self.any(table, path, "group", self.group, InGroup.of),
-            self.any(table, path, "command", values.command, WithCommand.of),
+            command,
             self.any(table, path, "ports", values.ports, ToPorts.of),
             self.one(table, path, "require", values.requirement),
             self.any(table, path, "when", values.hours, At.of),
@@ -218,7 +225,7 @@ class _Loader:
             tuple(condition for condition in conditions if condition is not None),
             on_trial=bool(on_trial),
             text=self.one(table, path, "text", values.sentence) or "",
-            route=self.one(table, path, "route", self.route) or DIRECT,
+            route=route,
             limits=self.one(table, path, "limits", self.limit) or "",
             log=log is not False,
             unasked=bool(unasked),

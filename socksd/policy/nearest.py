@@ -14,6 +14,7 @@ from itertools import chain, combinations, islice
 from typing import Any
 
 from socksd.address import IPAddress, normal_host
+from socksd.codes import COMMANDS
 from socksd.errors import AddressError
 from socksd.facts import ANONYMOUS, Decision, Principal, Verdict
 from socksd.policy.explain import Question, outcome
@@ -34,7 +35,7 @@ from socksd.policy.match import (
 )
 from socksd.policy.rules import Policy
 from socksd.policy.sets import HostSet, Names, Networks
-from socksd.policy.words import COMMANDS, clock, networks, next_minute
+from socksd.policy.words import clock, networks, next_minute
 
 SOMEBODY = "somebody"  # who logs in, and no rule has to know the name
 ANY_NAME = "name.invalid"  # RFC 2606: a name that no rule has to know

@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import groupby
 
 from socksd.address import IPAddress, embedded, reached
-from socksd.codes import Command
+from socksd.codes import COMMANDS, Command
 from socksd.facts import Verdict
 from socksd.policy.fold import Domains, fold_addresses, fold_names
 from socksd.policy.guard import Guard
@@ -24,8 +24,6 @@ from socksd.policy.match import ByUser, Group
 from socksd.policy.records import Key, Record, Unusable, Unused, read, record
 from socksd.policy.replay import again
 from socksd.policy.rules import Policy
-
-_COMMANDS = {Command.CONNECT: "connect", Command.BIND: "bind", Command.UDP_ASSOCIATE: "udp"}
 
 Host = str | IPAddress
 Who = str | IPAddress  # a user, or where somebody without login came from
@@ -259,7 +257,7 @@ class _Seen:
         literals = [host for host in draft.hosts if not isinstance(host, str)]
         networks = fold_addresses(self._landing(literals), self._bound, barred.addresses)
         rule: dict[str, object] = {"action": "allow", **self._who(draft.people)}
-        rule["command"] = _COMMANDS[draft.command]
+        rule["command"] = COMMANDS[draft.command]
         rule["to"] = [*names.hosts, *networks.hosts]
         if draft.inside:
             lands = fold_addresses(self._landing(draft.hosts), self._bound, barred.addresses)
@@ -291,7 +289,7 @@ class _Seen:
             asking["user"] = session.principal.name
         if self._group is not None and self._group.name in session.principal.groups:
             asking["group"] = self._group.name
-        asking[_COMMANDS[session.command]] = str(session.destination)
+        asking[COMMANDS[session.command]] = str(session.destination)
         test: dict[str, object] = {"as": asking}
         if session.literal is None:
             test["resolves"] = list(map(str, _led(session)))

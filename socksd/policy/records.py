@@ -19,7 +19,7 @@ from operator import itemgetter
 from typing import Any
 
 from socksd.address import Destination, IPAddress, reached
-from socksd.codes import Command
+from socksd.codes import COMMANDS, Command
 from socksd.events import Asked, Outcome
 from socksd.facts import Facts, Principal, Verdict
 
@@ -29,11 +29,7 @@ _KEYS = (
     *("address", "verdict", "rule", "unlisted"),
 )
 _scalars = itemgetter(*_KEYS)
-_COMMANDS: Mapping[object, Command] = {
-    "connect": Command.CONNECT,
-    "bind": Command.BIND,
-    "udp": Command.UDP_ASSOCIATE,
-}
+_COMMANDS: Mapping[object, Command] = {word: command for command, word in COMMANDS.items()}
 _SPELLED = re.compile(r"\\u(d[89a-f][0-9a-f]{2}|005c)")
 
 Key = tuple[Any, ...]  # hashable

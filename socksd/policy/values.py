@@ -14,7 +14,7 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from socksd.address import IPAddress, normal_host, reached, unmapped
-from socksd.codes import Command
+from socksd.codes import COMMANDS, Command
 from socksd.errors import did_you_mean
 from socksd.facts import Verdict
 from socksd.policy.guard import GUARD
@@ -25,7 +25,7 @@ from socksd.policy.sets import IPNetwork
 T = TypeVar("T")
 
 _ACTIONS = {"allow": Verdict.ALLOW, "deny": Verdict.DENY}
-_COMMANDS = {"connect": Command.CONNECT, "bind": Command.BIND, "udp": Command.UDP_ASSOCIATE}
+COMMANDS_BY_WORD = {word: command for command, word in COMMANDS.items()}
 _MODES = {"enforce": False, "report": True}
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY = 24 * 60  # minutes
@@ -136,7 +136,7 @@ def share(value: object) -> float:
 
 def command(value: object) -> Command:
     """Read a command, by the word that logs use, too."""
-    return one_of(value, _COMMANDS)
+    return one_of(value, COMMANDS_BY_WORD)
 
 
 def requirement(value: object) -> Hostname:
@@ -183,7 +183,7 @@ def ports(value: object) -> range:
 def hours(value: object) -> Hours:
     """Read ``mon-fri 07:00-20:00 Europe/Berlin``; either days or times may be missing."""
     text = some_text(value)
-    found = _HOURS.fullmatch(text)
+    found = _HOURS.fullmatch(text) if text.isprintable() else None
     if found is None or not (found["days"] or found["times"]):
         raise Wrong(f'{text!r} is no time; write one as "mon-fri 07:00-20:00 Europe/Berlin"')
     days, times, where = found.groups()

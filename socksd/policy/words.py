@@ -7,9 +7,8 @@ from datetime import datetime, tzinfo
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 
-from socksd.codes import Command
+from socksd.codes import COMMANDS
 from socksd.facts import Facts
-from socksd.policy import values
 from socksd.policy.match import (
     At,
     ByUser,
@@ -30,7 +29,6 @@ from socksd.policy.match import (
 from socksd.policy.sets import HostSet, IPNetwork, Names, Networks
 
 UNKNOWN = "not known yet"
-COMMANDS: dict[Command, str] = {values.command(word): word for word in ("connect", "bind", "udp")}
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _MOST = 6  # values that are shown of one key

@@ -47,7 +47,7 @@ def choose(
     for TLS, which has to pass through Twisted, and for an end that is already
     closing. Unix sockets are plain: all that a line does works on them, too.
     """
-    if board is not None and _is_plain(client.transport) and _is_plain(target.transport):
+    if board is not None and _is_plain(client) and _is_plain(target):
         if budget is None:
             return Line(board, client, target, idle, linger)
         return ThrottledLine(board, client, target, idle, linger, budget)
@@ -56,7 +56,10 @@ def choose(
     return ThrottledPump(client, target, clock, idle, linger, budget)
 
 
-def _is_plain(transport: object) -> bool:
+def _is_plain(end: IEnd) -> bool:
+    if getattr(end, "bare", False):
+        return True
+    transport = end.transport
     return (
         isinstance(transport, Connection)
         and not transport.TLS

@@ -26,9 +26,10 @@ from socket import (
     SO_ERROR,
     SOL_SOCKET,
     TCP_NODELAY,
-    socket,
+    TCP_NOTSENT_LOWAT,
+    SocketType,
 )
-from typing import cast
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
@@ -121,13 +122,15 @@ class Line:
         self._board.add(self, self.moved + self._idle)
         if early:
             self._client.data_received(early)
-        sides = self._client, self._target
-        for side in sides:
-            side.end.carried_by(side)
-        for side in sides:
-            side.park()
-        for side in sides:
-            side.begin()
+        client, target = self._client, self._target
+        client.take_over()
+        target.take_over()
+        if client.transport is not None:
+            client.park()
+        if target.transport is not None:
+            target.park()
+        client.begin()
+        target.begin()
         return self._done
 
     def abort(self) -> None:
@@ -152,15 +155,14 @@ class Line:
         self._board.due(self.moved + self._linger)
 
     def finished(self) -> None:
-        """One side has been sent FIN; the second one ends the relay."""
-        if self._client.finished and self._target.finished:
-            self.close(EndedBy.BOTH)
+        """Both sides have been sent FIN, or will be by closing: the relay is over."""
+        self.close(EndedBy.BOTH)
 
     def close(self, cause: EndedBy) -> None:
         """Close both connections, the first time."""
         if not self.over:
             self._hang_up(cause)
-            self._done.callback(Tally(self.up, self.down, cause))
+            self._done.callback(Tally(*self._carried, cause))
 
     def fail(self, failure: Failure) -> None:
         """End by a bug, for whoever waits to report it."""
@@ -201,6 +203,7 @@ class _Side:
         ended: FIN has been read.
         finished: FIN has been sent, behind all that the other had to say.
         gone: The connection is lost.
+        unsent: What its socket may take ahead of what it sends; 0 is up to the kernel.
     """
 
     __slots__ = (
@@ -225,6 +228,7 @@ class _Side:
         "readable",
         "sock",
         "transport",
+        "unsent",
         "writable",
     )
 
@@ -238,10 +242,11 @@ class _Side:
         self._pipe: Pipe | None = None
         self.end = end
         self.name = name
-        self.transport = cast("Connection", end.transport)
-        self.sock: socket = self.transport.getHandle()
+        self.transport: Connection | None = None  # of an end that is more than a socket
+        self.sock: SocketType
         self.descriptor = -1
         self.octets = 0
+        self.unsent = 0
         self.readable = self.writable = self.hung = False
         self.kept = b""
         self.piped = 0
@@ -263,11 +268,22 @@ class _Side:
         self.gone = True
         self._line.close(self.name)
 
+    def take_over(self) -> None:
+        """Hear what happens to the end; or to its socket, where that is all it has."""
+        end: Any = self.end
+        if getattr(end, "bare", False):
+            self.sock, self._true = end.taken_over(self)
+            self.descriptor = self.sock.fileno()
+        else:
+            self.transport = end.transport
+            self.sock = end.transport.getHandle()
+            end.carried_by(self)
+
     def park(self) -> None:
         """Take the socket out of the reactor, once all has left that was written before."""
-        if self.gone:
-            return
         transport = self.transport
+        if transport is None or self.gone:
+            return
         transport.stopReading()
         # Nobody but these two tells whether all of it has left already.
         if not transport.dataBuffer and not transport._tempDataBuffer:
@@ -282,7 +298,7 @@ class _Side:
 
     def resumeProducing(self) -> None:
         """All that was written before has left: from now on the socket is ours."""
-        if self._draining:  # registering asks once, too
+        if self._draining and self.transport is not None:  # registering asks once, too
             self._draining = False
             self.transport.unregisterProducer()
             self._plug_in()
@@ -314,12 +330,17 @@ class _Side:
         if self._pipe is not None:
             self._board.pipes.discard(self._pipe)
             self._pipe = None
-        if self.descriptor != -1:
-            if not isinstance(self.transport, Switched):  # which does so itself
-                self._board.forget(self.descriptor)
-            self.descriptor = -1
+        reason = connectionDone if in_order else _ABORTED
+        descriptor, self.descriptor = self.descriptor, -1
+        if self.transport is None:
+            if not self.gone:
+                bare: Any = self.end
+                bare.hang_up(reason)
+            return
+        if descriptor != -1 and not isinstance(self.transport, Switched):  # which does so itself
+            self._board.forget(descriptor)
         if not self.gone:
-            self.transport.connectionLost(connectionDone if in_order else _ABORTED)
+            self.transport.connectionLost(reason)
 
     # -- what the switchboard tells (IWatched) -------------------------------
 
@@ -399,6 +420,8 @@ class _Side:
         self.queued = False
         if self._line.over:
             return 0
+        if self.other.unsent != self._board.unsent:
+            self.other.leave_unsent(self._board.unsent)
         before = self.octets
         # A pipe is for bulk: chatter is here when memory is crowded.
         pipe = self._board.pipes.take() if self.bulk else None
@@ -414,6 +437,12 @@ class _Side:
             self.queued = True
             self._board.haul(self)
         return moved
+
+    def leave_unsent(self, most: int) -> None:
+        """Have the socket take no more than *most* octets ahead of what it sends; 0: any."""
+        self.unsent = most
+        with suppress(OSError):  # a unix socket, whose buffer is small
+            self.sock.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, most)
 
     def _splice(self, share: int, most: int, pipe: Pipe) -> None:
         """Move octets through a pipe, which is empty; *most* at once."""
@@ -530,15 +559,18 @@ class _Side:
         """Pass FIN on; as nothing is read while something waits, it is the next to leave."""
         self.ended = True
         self.readable = False
+        other = self.other
+        if self.finished:  # both are done, and closing sends FIN
+            other.finished = True
+            self._line.finished()
+            return
         self._line.read_ended()
         try:
-            if not self.finished:  # else both are done, and closing sends FIN
-                self.other.sock.shutdown(SHUT_WR)
+            other.sock.shutdown(SHUT_WR)
         except OSError:  # ENOTCONN: it was reset
-            self._line.close(self.other.name)
+            self._line.close(other.name)
         else:
-            self.other.finished = True
-            self._line.finished()
+            other.finished = True
 
 
 class ThrottledLine(Line):

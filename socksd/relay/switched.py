@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from contextlib import suppress
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from socket import SO_LINGER, SOL_SOCKET, socket
-from typing import TYPE_CHECKING, Any
+from socket import SO_LINGER, SOL_SOCKET, SocketType
+from typing import TYPE_CHECKING
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -18,7 +18,7 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import IEndTransport, IWatched
+from socksd.interfaces import IEndTransport, IWatched, SocketName
 
 if TYPE_CHECKING:
     from socksd.relay.switchboard import Switchboard
@@ -54,9 +54,9 @@ class Switched(Connection):
     def __init__(
         self,
         board: Switchboard,
-        sock: socket,
+        sock: SocketType,
         protocol: IProtocol,
-        peer: TCPAddress | tuple[Any, ...],
+        peer: TCPAddress | SocketName,
         true: int | None = None,
     ) -> None:
         """
@@ -71,7 +71,7 @@ class Switched(Connection):
                 ``None`` for one that it does not.
         """
         FileDescriptor.__init__(self, board.reactor)
-        self.socket = sock
+        self.socket = sock  # type: ignore[assignment]  # all that Twisted does with it, it can do
         self.fileno = sock.fileno
         self.protocol = protocol
         self.connected = 1
@@ -80,11 +80,14 @@ class Switched(Connection):
         self._descriptor = sock.fileno()
         self._reading = True
         self._writing = False
+        self._unheard = False  # nobody reads what we write: to be told behind what is unread
         self.true = true or 0
         if true is None:
             board.watch(self._descriptor, self)
         else:
             board.hand_over(self._descriptor, self)
+            if true & READABLE:  # which will not be told again
+                board.soon(self)
 
     def getPeer(self) -> TCPAddress:
         """Give the other side's address."""
@@ -109,7 +112,7 @@ class Switched(Connection):
 
     def startWriting(self) -> None:
         """Write when there is room."""
-        if not self._writing:
+        if not self._writing and not self._unheard:
             self._writing = True
             if self.true & EPOLLOUT:
                 self._board.soon(self)
@@ -127,10 +130,14 @@ class Switched(Connection):
             why = self.doRead()
             if why is not None:
                 # What waits to be written still goes: the other side may read on.
-                self._ended(why, reading=True)
+                self._ended(CONNECTION_LOST if self._unheard else why, reading=True)
         if self._writing and self.true & EPOLLOUT:
             why = self.doWrite()  # type: ignore[no-untyped-call]  # Twisted's
-            if why is not None:
+            if why is not None and self._reading and self.true & READABLE:
+                # Who has sent all and closed answers what we send by a reset, before
+                # we have read it all: TLS does so, to close_notify. It comes first.
+                self._writing, self._unheard = False, True
+            elif why is not None:
                 self._ended(why, reading=False)
             elif self._writing and self.true & EPOLLOUT:
                 self._board.soon(self)
@@ -140,7 +147,7 @@ class Switched(Connection):
         log.err(failure)
         self.connectionLost(failure)
 
-    def doRead(self) -> ConnectionDone | ConnectionLost | None:  # type: ignore[override]
+    def doRead(self) -> ConnectionDone | ConnectionLost | None:  # type: ignore[override]  # Twisted's has no type
         """Read what one read takes; give why nothing more will come, if so."""
         try:
             octets = self.socket.recv(self.bufferSize)
@@ -202,6 +209,6 @@ class Switched(Connection):
             self.connectionLost(_DONE if why is CONNECTION_DONE else _LOST)
 
 
-def address_of(name: tuple[Any, ...]) -> TCPAddress:
+def address_of(name: SocketName) -> TCPAddress:
     """Make Twisted's address of one as the socket module has it."""
     return (IPv4Address if len(name) == 2 else IPv6Address)("TCP", *name)

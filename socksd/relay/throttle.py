@@ -14,8 +14,9 @@ from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
 
-from socksd.interfaces import Tally
+from socksd.interfaces import IBudget, IShare, Tally
 
 T = TypeVar("T")
 
@@ -142,6 +143,60 @@ class Throttle:
             self._sleep()
 
 
+class Datagrams:
+    """
+    What one association has of a throttle, one way.
+
+    A datagram goes whole or is dropped, and is never kept: who sends
+    datagrams slows down when they are lost. While there is too little it waits
+    in the queue as a stream does, or the one kind would starve the other.
+    """
+
+    __slots__ = ("_credit", "_throttle")
+
+    def __init__(self, throttle: Throttle) -> None:
+        self._throttle = throttle
+        self._credit = 0
+
+    def take(self, octets: int) -> bool:
+        """Spend *octets*, if there are as many."""
+        if self._credit < octets:
+            self._credit += self._throttle.take(max(self._throttle.quantum, octets))
+            if self._credit < octets:
+                self._throttle.wait(self)
+                return False
+        self._credit -= octets
+        return True
+
+    def granted(self, octets: int) -> None:
+        """Hear that it is our turn."""
+        self._credit += octets
+
+    def leave(self) -> None:
+        """Wait no more."""
+        self._throttle.leave(self)
+
+
+@implementer(IShare)
+class Share:
+    """What the datagrams of one association take of a budget, until it ends."""
+
+    __slots__ = ("_budget", "_down", "_up", "down", "up")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._up, self._down = Datagrams(budget.up), Datagrams(budget.down)
+        self.up, self.down = self._up.take, self._down.take
+        budget.relays += 1
+
+    def end(self) -> None:
+        """Take no more."""
+        self._up.leave()
+        self._down.leave()
+        self._budget.relays -= 1
+
+
+@implementer(IBudget)
 class Budget:
     """
     What somebody may spend: a throttle each way, which all their relays share.
@@ -156,6 +211,10 @@ class Budget:
         self.up = Throttle(rate, clock)
         self.down = Throttle(rate, clock)
         self.relays = 0
+
+    def share(self) -> Share:
+        """Take part in it with datagrams."""
+        return Share(self)
 
     def drawn_on(self, done: Deferred[Tally]) -> Deferred[Tally]:
         """Count a relay until it is *done*."""

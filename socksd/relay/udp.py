@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from errno import EADDRINUSE
+from functools import partial
 from ipaddress import IPv4Address, ip_address
 from secrets import randbelow
 from socket import (
@@ -41,9 +42,12 @@ from socksd.errors import ProtocolError, Refused
 from socksd.interfaces import (
     Drop,
     EndedBy,
+    Granted,
     IAssociation,
+    IBudget,
     ICarrier,
     IEnd,
+    IShare,
     ITargets,
     IWatched,
     Tally,
@@ -88,16 +92,38 @@ class _Target:
         send: The sendto(2) of the socket of its family.
         to: Its address as sendto(2) takes it, and recvfrom(2) gives it.
         header: What goes in front of its answers.
+        within: Spends so many octets on an answer, where there is a limit.
         names: By how many headers of the client's it is known.
     """
 
-    __slots__ = ("header", "names", "send", "to")
+    __slots__ = ("header", "names", "send", "to", "within")
 
-    def __init__(self, send: Callable[[Any, Any], int], to: Any, header: bytes) -> None:
-        self.send = send
+    def __init__(
+        self, send: Callable[[Any, Any], int], to: Any, header: bytes, share: IShare | None
+    ) -> None:
+        self.send = send if share is None else partial(_send_within, share.up, send)
         self.to = to
         self.header = header
+        self.within = None if share is None else share.down
         self.names = 0
+
+
+class _Spent(OSError):
+    """There is no bandwidth left; to the association the system might as well have no room."""
+
+
+def _send_within(
+    spend: Callable[[int], bool], send: Callable[[Any, Any], int], payload: Any, to: Any
+) -> int:
+    """
+    Send where there is a limit.
+
+    Raises:
+        OSError: It was not sent.
+    """
+    if not spend(len(payload)):
+        raise _Spent
+    return send(payload, to)
 
 
 class _Waiting:
@@ -105,7 +131,7 @@ class _Waiting:
 
     __slots__ = ("found", "octets", "payloads")
 
-    def __init__(self, found: Deferred[IPAddress | None]) -> None:
+    def __init__(self, found: Deferred[Granted | None]) -> None:
         self.found = found
         self.payloads: list[bytes] = []
         self.octets = 0
@@ -229,6 +255,7 @@ class Association:
         self._sources: dict[Any, _Target] = {}  # the same, by where answers come from
         self._waiting: dict[bytes, _Waiting] = {}
         self._queued = 0
+        self._shares: dict[IBudget, IShare] = {}
         self._drops: Counter[Drop] = Counter()
         self._ended_by: EndedBy | None = None
         self._over = False
@@ -301,6 +328,8 @@ class Association:
             sock.close()
         for waiting in tuple(self._waiting.values()):
             waiting.found.cancel()
+        for share in self._shares.values():
+            share.end()
 
     # -- from the client -----------------------------------------------------
 
@@ -311,28 +340,33 @@ class Association:
             self._from_anybody()
             return
         receive, targets, use = self._sock.recv_into, self._targets, self._targets.move_to_end
+        header, end, octets = b"", 0, 0  # of the last datagram, which is mostly the next one's, too
         for _ in range(_TURN):
             try:
                 count = receive(_BUFFER)
             except BlockingIOError:
-                return
+                break
             except OSError:  # ECONNREFUSED: what ICMP says of an earlier answer
                 continue
             # What _take() does, for the many: no call costs as little as none.
-            end = header_end(_OCTETS, count)
-            header = bytes(_BUFFER[:end])
-            target = targets.get(header)
-            if target is None or self._fragments.position:
-                self._take(count)
-                continue
-            use(header)
+            if not header or count < end or not _OCTETS.startswith(header):
+                end = header_end(_OCTETS, count)
+                header = bytes(_BUFFER[:end])
+                target = targets.get(header)
+                if target is None or self._fragments.position:
+                    header = b""  # what is known of it may change by this
+                    self._take(count)
+                    continue
+                use(header)
+                send, to = target.send, target.to
             try:
-                target.send(_BUFFER[end:count], target.to)
-            except OSError:
-                self._drops[Drop.UNSENT] += 1
+                send(_BUFFER[end:count], to)
+            except OSError as error:
+                self._drops[_cause(error)] += 1
             else:
-                self.up += count - end
+                octets += count - end
                 self._moved = self._now
+        self.up += octets
 
     def _from_anybody(self) -> None:
         """Do the same while what is read may be a stranger's."""
@@ -416,11 +450,11 @@ class Association:
             waiting.found.addCallback(self._found, header, destination.port)
             waiting.found.addErrback(self._not_found, header).addErrback(self.fail)
 
-    def _found(self, address: IPAddress | None, header: bytes, port: int) -> None:
+    def _found(self, granted: Granted | None, header: bytes, port: int) -> None:
         """Remember a target, or that it is denied, and send what has waited for it."""
         waiting = self._leave_queue(header)
         try:
-            target = None if address is None else self._target(address, port)
+            target = None if granted is None else self._target(granted, port)
         except OSError:  # EMFILE, or a kernel without IPv6
             self._drops[Drop.UNSENT] += len(waiting.payloads)
             return
@@ -438,19 +472,30 @@ class Association:
         self._queued -= waiting.octets
         return waiting
 
-    def _target(self, address: IPAddress, port: int) -> _Target:
+    def _target(self, granted: Granted, port: int) -> _Target:
         """Give the target at an address, with a socket that can send to it."""
+        address = granted.address
         family = _family(address)
         sock = self._sockets.get(family)
         if sock is None:
             sock = self._sockets[family] = _opened(family)
             ear = _Ear(self, lambda: self._from_targets(sock))
             self._watching.watch_reading(sock.fileno(), ear)
-        # As recvfrom(2) spells it, which str() does not always.
-        host = inet_ntop(family, address.packed)
-        to = (host, port) if family == AF_INET else (host, port, 0, 0)
+        to = _spelled(address, port)
         known = self._sources.get(to)
-        return known or _Target(sock.sendto, to, Header(Destination(address, port)).encode())
+        if known is not None:
+            return known
+        header = Header(Destination(address, port)).encode()
+        return _Target(sock.sendto, to, header, self._share(granted.budget))
+
+    def _share(self, budget: IBudget | None) -> IShare | None:
+        """Take part in a budget, once for all targets."""
+        if budget is None:
+            return None
+        share = self._shares.get(budget)
+        if share is None:
+            share = self._shares[budget] = budget.share()
+        return share
 
     def _remember(self, header: bytes, target: _Target | None) -> None:
         """Know a target from now on, and another one no more where there are too many."""
@@ -474,8 +519,8 @@ class Association:
             return
         try:
             target.send(payload, target.to)
-        except OSError:  # too long, no route, no room: all the same to who sends datagrams
-            self._drops[Drop.UNSENT] += 1
+        except OSError as error:  # too long, no route, no room: all the same to who sends
+            self._drops[_cause(error)] += 1
         else:
             self.up += len(payload)
             self._moved = self._now
@@ -495,26 +540,33 @@ class Association:
         """Relay what targets have answered, up to a turn's share of it."""
         self._now = self._clock.seconds()
         receive, sources, send = sock.recvfrom_into, self._sources, self._sock.send
+        last, octets, begin, within = None, 0, 0, None  # whose header is in front already
         for _ in range(_TURN):
             try:
                 count, source = receive(_PAYLOAD)
             except BlockingIOError:
-                return
+                break
             except OSError:  # as above
                 continue
-            target = sources.get(source) or self._let_in(source)
-            if target is None:
-                self._drops[Drop.UNASKED] += 1
+            if source != last:
+                target = sources.get(source) or self._let_in(source)
+                if target is None:
+                    self._drops[Drop.UNASKED] += 1
+                    continue
+                begin, within = _FRONT - len(target.header), target.within
+                _OCTETS[begin:_FRONT] = target.header
+                last = source
+            if within is not None and not within(count):
+                self._drops[Drop.LIMITED] += 1
                 continue
-            begin = _FRONT - len(target.header)
-            _OCTETS[begin:_FRONT] = target.header
             try:
                 send(_BUFFER[begin : _FRONT + count])
             except OSError:
                 self._drops[Drop.UNSENT] += 1
             else:
-                self.down += count
+                octets += count
                 self._moved = self._now
+        self.down += octets
 
     def _let_in(self, source: Any) -> _Target | None:
         """Remember who sends without having been sent to, if that is permitted."""
@@ -522,10 +574,13 @@ class Association:
             return None
         host, port = source[:2]
         address = _address(host)
-        target = self._target(address, port)
         # Else an answer would not get there: a link-local address is one only with its link.
-        if target.to != source or not self._judge.lets_in(Destination(address, port)):
+        if _spelled(address, port) != source:
             return None
+        granted = self._judge.lets_in(Destination(address, port))
+        if granted is None:
+            return None
+        target = self._target(granted, port)
         self._remember(target.header, target)
         return target
 
@@ -574,6 +629,17 @@ def _opened(family: int) -> socket:
     if family == AF_INET6:  # IPv4 has a socket of its own
         sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
     return sock
+
+
+def _spelled(address: IPAddress, port: int) -> Any:
+    """Give an address as recvfrom(2) spells it, which str() does not always."""
+    family = _family(address)
+    host = inet_ntop(family, address.packed)
+    return (host, port) if family == AF_INET else (host, port, 0, 0)
+
+
+def _cause(error: OSError) -> Drop:
+    return Drop.LIMITED if isinstance(error, _Spent) else Drop.UNSENT
 
 
 def _family(address: IPAddress) -> int:

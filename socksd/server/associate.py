@@ -13,14 +13,17 @@ from socksd.address import Destination, IPAddress
 from socksd.codes import Command, ReplyCode
 from socksd.errors import Refused
 from socksd.events import DatagramsDropped, DatagramTarget, Denied
-from socksd.facts import Decision, Verdict
-from socksd.interfaces import Drop, ITargets
+from socksd.facts import DIRECT, Decision, Verdict
+from socksd.interfaces import Drop, Granted, ITargets
 from socksd.server.connect import denied
 from socksd.server.states import State
 from socksd.wire.socks5 import Request
 
 if TYPE_CHECKING:
     from socksd.server.session import Session
+
+
+_NO_ROUTE = "there is no UDP but by the direct route"
 
 
 async def associate(session: Session, request: Request) -> None:
@@ -79,18 +82,18 @@ class DatagramTargets:
 
     def find(
         self, destination: Destination, reaches: Callable[[IPAddress], bool]
-    ) -> Deferred[IPAddress | None]:
+    ) -> Deferred[Granted | None]:
         """Judge a target; see :class:`~socksd.interfaces.ITargets`."""
         return Deferred.fromCoroutine(self._find(destination, reaches))
 
-    def lets_in(self, source: Destination) -> bool:
+    def lets_in(self, source: Destination) -> Granted | None:
         """Judge a source as if it were a target; the rule that allows it has to say so as well."""
         facts = self._session.facts.asking(Command.UDP_ASSOCIATE, source)
         decision = self._session.runtime.policy.decide(facts)
         if decision.verdict is not Verdict.ALLOW or not decision.unasked:
-            return False
-        self._tell(source, decision, facts.address)
-        return True
+            return None
+        assert facts.address is not None  # a source is an address
+        return self._granted(source, decision, facts.address)
 
     def ended(self, drops: Mapping[Drop, int]) -> None:
         """Tell what was dropped."""
@@ -99,7 +102,7 @@ class DatagramTargets:
 
     async def _find(
         self, destination: Destination, reaches: Callable[[IPAddress], bool]
-    ) -> IPAddress | None:
+    ) -> Granted | None:
         decide = self._session.runtime.policy.decide
         facts = self._session.facts.asking(Command.UDP_ASSOCIATE, destination)
         decision = decide(facts)
@@ -107,8 +110,7 @@ class DatagramTargets:
             self._tell_denied(destination, decision)
             return None
         if facts.address is not None:
-            self._tell(destination, decision, facts.address)
-            return facts.address
+            return self._granted(destination, decision, facts.address)
         try:
             found = await self._resolve(str(destination.host))
         except Refused as refused:
@@ -123,8 +125,19 @@ class DatagramTargets:
         # There is no race as for CONNECT: a datagram that gets lost tells nobody.
         first = permitted[0]
         address = first if len(permitted) == 1 else next(filter(reaches, permitted), first)
-        self._tell(destination, answers[address], address)
-        return address
+        return self._granted(destination, answers[address], address)
+
+    def _granted(
+        self, destination: Destination, decision: Decision, address: IPAddress
+    ) -> Granted | None:
+        if decision.route != DIRECT:
+            # To send from here would be a way around the one that the rule names.
+            self._tell(destination, decision, reason=_NO_ROUTE)
+            return None
+        self._tell(destination, decision, address)
+        session = self._session
+        budget_of = session.runtime.budgets.get(decision.limits)
+        return Granted(address, None if budget_of is None else budget_of(session.facts))
 
     async def _resolve(self, name: str) -> Sequence[IPAddress]:
         """

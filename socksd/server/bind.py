@@ -14,8 +14,8 @@ from socksd.codes import Command, ReplyCode
 from socksd.errors import Refused
 from socksd.events import PeerArrived, PortOpened, StrangerTurnedAway
 from socksd.facts import DIRECT, Verdict
-from socksd.server.connect import address_of, denied, resolve
-from socksd.server.ends import End
+from socksd.server.connect import denied, resolve
+from socksd.server.ends import End, address_of
 from socksd.server.states import State
 from socksd.wire.socks5 import Request
 
@@ -67,13 +67,13 @@ async def bind(session: Session, request: Request) -> None:
         raise Refused(refused.reply, reason) from None
     finally:
         port.close()
-    address, number = address_of(peer.transport.getPeer())
+    address, number = peer.far()
     session.address, session.decision = address, permitted[address]
     session.tell(PeerArrived(session.number, address, number, clock.seconds() - opened))
     try:
         session.relay(peer, Destination(address, number))
     except Exception:
-        peer.transport.abortConnection()
+        peer.abort()
         raise
 
 

@@ -7,14 +7,16 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
-from socksd.address import Destination, IPAddress, parsed
+from socksd.address import Destination, IPAddress
 from socksd.codes import Command, ReplyCode
 from socksd.errors import Refused
 from socksd.events import Connected, ConnectFailed, Resolved, ResolveFailed
 from socksd.facts import Decision, Facts, Verdict
+from socksd.server.bare import BareEnd
 from socksd.server.ends import End
 from socksd.server.states import State
 from socksd.server.why import DESTINATION as WHY
@@ -27,41 +29,49 @@ if TYPE_CHECKING:
 
 
 class _Targets(Factory[End]):
-    """Makes the target's end; quiet, for Twisted would log each connection twice."""
+    """
+    Makes the target's end; quiet, for Twisted would log each connection twice.
+
+    Attributes:
+        bare: Makes one of a socket alone, for who dials on a switchboard.
+    """
 
     protocol = End
     noisy = False
+    bare = BareEnd
 
 
 _TARGETS = _Targets()
 _LISTED = 16  # addresses of one name that the log has, at most
 
 
-async def connect(session: Session, request: Request) -> None:
+def connect(session: Session, request: Request) -> None:
     """
     Carry out CONNECT.
+
+    Coroutines are for a name, where there is much to wait for; an address is
+    asked about, dialled and joined without.
 
     Raises:
         Refused: With what the client is to be told.
     """
-    host = request.destination.host
-    if isinstance(host, str) and request.destination == WHY:
+    destination = request.destination
+    if isinstance(destination.host, str) and destination == WHY:
         why(session)
         return
-    facts = session.facts.asking(Command.CONNECT, request.destination)
+    facts = session.facts.asking(Command.CONNECT, destination)
     decision = session.ask(facts)  # before any lookup: a denied name is never looked up
     if decision.verdict is Verdict.DENY:
         raise denied(decision)
     if facts.address is not None:
-        permitted = {facts.address: decision}
+        _dial(session, destination, {facts.address: decision})
     else:
-        permitted = await resolve(session, facts, str(request.destination.host))
-    target = await _dial(session, request.destination, permitted)
-    try:
-        session.relay(target, Destination(*address_of(target.transport.getHost())))
-    except Exception:
-        target.transport.abortConnection()
-        raise
+        session.run(_connect_by_name(session, facts, destination))
+
+
+async def _connect_by_name(session: Session, facts: Facts, destination: Destination) -> None:
+    permitted = await resolve(session, facts, str(destination.host))
+    _dial(session, destination, permitted)
 
 
 async def resolve(session: Session, facts: Facts, name: str) -> dict[IPAddress, Decision]:
@@ -100,33 +110,45 @@ async def resolve(session: Session, facts: Facts, name: str) -> dict[IPAddress, 
     return permitted
 
 
-async def _dial(
+def _dial(
     session: Session, destination: Destination, permitted: Mapping[IPAddress, Decision]
-) -> End:
-    """
-    Connect to one of the *permitted* addresses, and to no other.
-
-    Raises:
-        RuntimeError: The egress has dialled anything else.
-    """
+) -> None:
+    """Connect to one of the *permitted* addresses, and to no other; then relay."""
     session.enter(State.CONNECTING)
-    clock = session.runtime.clock
-    started = clock.seconds()
+    started = session.runtime.clock.seconds()
+    arguments = session, permitted, started
+    session.wait_for(_connected(session.runtime, destination, permitted)).addCallbacks(
+        _answered, _not_connected, callbackArgs=arguments, errbackArgs=arguments
+    )
+
+
+def _answered(
+    target: End, session: Session, permitted: Mapping[IPAddress, Decision], started: float
+) -> None:
+    """Join the client with the target that has answered."""
     try:
-        target: End = await session.outcome_of(_connected(session.runtime, destination, permitted))
-    except Refused as refused:
-        seconds = clock.seconds() - started
+        address, _ = target.far()
+        decision = permitted.get(address)
+        if decision is None:
+            raise RuntimeError(f"dialled {address}, which was not judged")
+        session.address, session.decision = address, decision
+        runtime = session.runtime
+        if Connected in runtime.hears:
+            session.tell(Connected(session.number, address, runtime.clock.seconds() - started))
+        session.relay(target, Destination(*target.near()))
+    except Exception:  # noqa: BLE001 -- a bug ends one session
+        target.abort()
+        session.failed(Failure())
+
+
+def _not_connected(failure: Failure, session: Session, _: object, started: float) -> None:
+    """Tell why there is no connection, and end by that."""
+    failure = session.refusal(failure)
+    if failure.check(Refused):
+        refused: Refused = failure.value  # type: ignore[assignment]  # checked above
+        seconds = session.runtime.clock.seconds() - started
         session.tell(ConnectFailed(session.number, refused.reply, refused.reason, seconds))
-        raise
-    address, _ = address_of(target.transport.getPeer())
-    decision = permitted.get(address)
-    if decision is None:
-        target.transport.abortConnection()
-        raise RuntimeError(f"dialled {address}, which was not judged")
-    session.address, session.decision = address, decision
-    if Connected in session.runtime.hears:
-        session.tell(Connected(session.number, address, clock.seconds() - started))
-    return target
+    session.failed(failure)
 
 
 def _connected(
@@ -166,10 +188,3 @@ def denied(decision: Decision) -> Refused:
     """Make what refuses a request that the policy has denied."""
     detail = f" ({decision.detail})" if decision.detail else ""
     return Refused(ReplyCode.NOT_ALLOWED, f"rule {decision.rule}{detail}")
-
-
-def address_of(peer: IAddress) -> tuple[IPAddress, int]:
-    """Give address and port of a TCP transport's side."""
-    host: str = peer.host  # type: ignore[attr-defined]  # IPv4Address and IPv6Address have it
-    port: int = peer.port  # type: ignore[attr-defined]  # and this
-    return parsed(host), port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.interfaces import (
+    IAddress,
     IHalfCloseableProtocol,
     ISSLTransport,
 )
@@ -11,6 +12,7 @@ from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from socksd.address import IPAddress, parsed
 from socksd.interfaces import ICarrier, IEnd, IEndTransport
 
 
@@ -88,6 +90,18 @@ class End(Protocol):
         else:
             self.transport.loseWriteConnection()
 
+    def near(self) -> tuple[IPAddress, int]:
+        """Give our own side's address and port."""
+        return address_of(self.transport.getHost())
+
+    def far(self) -> tuple[IPAddress, int]:
+        """Give the other side's address and port."""
+        return address_of(self.transport.getPeer())
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        self.transport.abortConnection()
+
     def dataReceived(self, data: bytes) -> None:
         """Tell of octets, or keep them."""
         if self._carrier is not None:
@@ -111,3 +125,10 @@ class End(Protocol):
         self._loss = reason
         if self._carrier is not None:
             self._carrier.lost(reason)
+
+
+def address_of(side: IAddress) -> tuple[IPAddress, int]:
+    """Give address and port of a TCP transport's side."""
+    host: str = side.host  # type: ignore[attr-defined]  # IPv4Address and IPv6Address have it
+    port: int = side.port  # type: ignore[attr-defined]  # and this
+    return parsed(host), port

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -12,15 +13,32 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from socksd.errors import ProtocolError
+from socksd.events import Outcome
 from socksd.interfaces import ICarrier, IEnd, IEndTransport
 from socksd.wire.exchange import Exchange
 from socksd.wire.http import answer
 
-_BAD_REQUEST = answer(
-    HTTPStatus.BAD_REQUEST, "The body of the request is not framed as its head says."
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What becomes of an exchange that does not end well: for the client, and for the logs."""
+
+    page: bytes
+    outcome: Outcome
+    reason: str
+
+
+_BAD_REQUEST = _Failure(
+    answer(HTTPStatus.BAD_REQUEST, "The body of the request is not framed as its head says."),
+    Outcome.PROTOCOL_ERROR,
+    "the body of the request is not framed as its head says",
 )
-_BAD_GATEWAY = answer(
-    HTTPStatus.BAD_GATEWAY, "The destination has given no answer, or one that is not HTTP/1.1."
+_BAD_GATEWAY = _Failure(
+    answer(
+        HTTPStatus.BAD_GATEWAY, "The destination has given no answer, or one that is not HTTP/1.1."
+    ),
+    Outcome.FAILED,
+    "the destination has given no answer of HTTP/1.1",
 )
 _Delegate: Any = proxyForInterface(IEndTransport)
 
@@ -38,8 +56,10 @@ class Forward:
             that a relay does not go around us.
     """
 
-    def __init__(self, target: IEnd) -> None:
+    def __init__(self, target: IEnd, failed: Callable[[Outcome, str], None]) -> None:
+        """Begin; *failed* hears of it where the client is not given a response."""
         self._target = target
+        self._failed = failed
         self._exchange = Exchange()
         self._carrier: ICarrier | None = None
         self._early = bytearray()  # written before anybody could be told what is wrong with it
@@ -113,9 +133,9 @@ class Forward:
             self._end(carrier, _BAD_GATEWAY)
         carrier.lost(Failure(ConnectionDone()) if self._over else reason)
 
-    def _end(self, carrier: ICarrier, page: bytes = b"") -> None:
+    def _end(self, carrier: ICarrier, failure: _Failure | None = None) -> None:
         """
-        Tell the client nothing but *page* any more, and the target nothing at all.
+        Tell the client nothing but of a *failure* any more, and the target nothing at all.
 
         In the middle of a response there is no place for a page: then the
         connection breaks, for a client to see that this is not the whole.
@@ -127,8 +147,9 @@ class Forward:
             self._target.transport.abortConnection()
             return
         self._over = True
-        if page:
-            carrier.data_received(page)
+        if failure is not None:
+            self._failed(failure.outcome, failure.reason)
+            carrier.data_received(failure.page)
         carrier.read_ended()
         self._target.transport.pauseProducing()  # until the client has closed
 

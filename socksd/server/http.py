@@ -127,7 +127,8 @@ class HTTPConnect:
 
     def ends(self, target: IEnd) -> tuple[IEnd, IEnd]:
         """Join the two; for a request in absolute-form with what forwards it before the target."""
-        return self._session.end, target if self._is_tunnel else Forward(target)
+        session = self._session
+        return session.end, target if self._is_tunnel else Forward(target, session.settled)
 
     @property
     def _is_tunnel(self) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from socket import SocketType
 from typing import TYPE_CHECKING
 
 from twisted.internet.address import IPv4Address as TCP4Address
@@ -16,7 +17,8 @@ from twisted.internet.protocol import Factory, Protocol
 
 from socksd.address import IPAddress, parsed
 from socksd.facts import Facts
-from socksd.interfaces import IEndTransport
+from socksd.interfaces import IEndTransport, ISwitchboard, SocketName
+from socksd.server.bare import BareEnd
 from socksd.server.door import Door
 from socksd.server.ends import End
 from socksd.server.runtime import Runtime
@@ -100,6 +102,14 @@ class SocksFactory(Factory[Protocol]):
         protocol.peer = addr
         return protocol
 
+    def accept(self, board: ISwitchboard, sock: SocketType, name: SocketName) -> None:
+        """Begin a session on a socket that *board* has accepted; where there is no *front*."""
+        if self.sessions.door.overrun:
+            sock.close()
+            return
+        facts = Facts(parsed(name[0]), self.listener, time=time.time())
+        self.sessions.begin(BareEnd(board, sock, name), self.runtime, facts, name[1])
+
     def begin(self, end: SocksProtocol) -> Session:
         """Begin a session on a connection that has just been made."""
         if end.arrival is not None:
@@ -136,7 +146,10 @@ class Sessions:
         self._live.add(session)
         self._keep[id(runtime)] += 1
         end.carried_by(session)
-        self.door.entered(len(self._live) + len(self._expected), end.transport)
+        if isinstance(end, BareEnd):
+            self.door.entered(len(self._live) + len(self._expected), end)
+        else:
+            self.door.entered(len(self._live) + len(self._expected), end.transport)
         return session
 
     def expect(self, transport: IEndTransport, runtime: Runtime) -> None:

@@ -13,6 +13,7 @@ from socksd.facts import Facts
 from socksd.interfaces import (
     IAssociation,
     IAuthenticator,
+    IBudget,
     IEgress,
     IEnd,
     IPolicy,
@@ -39,6 +40,8 @@ class Runtime:
         routes: and the others, by their names.
         relay: Makes the relay between a client's end and a target's,
         limited: and, by the names of limits, that of a client with these facts.
+        budgets: What a client with these facts may spend on datagrams, by the
+            names of limits; of those that bound it.
         associate: Makes the relay of a client's datagrams, given where they
             will come from, an address and a port or 0, and who judges where
             they may go. Raises OSError where there is no port to be had.
@@ -67,6 +70,7 @@ class Runtime:
     refusals: Callable[[IPAddress, str | None, bool], str]
     routes: Mapping[str, IEgress] = field(default_factory=dict)
     limited: Mapping[str, Callable[[Facts, IEnd, IEnd], IRelay]] = field(default_factory=dict)
+    budgets: Mapping[str, Callable[[Facts], IBudget]] = field(default_factory=dict)
     waiting: Mapping[str, Waiting] = field(init=False, repr=False, compare=False)
     hears: frozenset[type[Event]] = field(init=False, repr=False, compare=False)
 

@@ -43,12 +43,12 @@ class Socks5:
 
     def receive(self, octets: bytes) -> None:
         """Add what has arrived, at any turn."""
-        self._handshake.receive(octets)
+        self.unread += octets
 
     def advance(self) -> None:
         """Take the messages that are there."""
-        session = self._session
-        while (message := self._handshake.take()) is not None:
+        session, take = self._session, self._handshake.take
+        while (message := take()) is not None:
             if isinstance(message, Request):
                 session.requested(message)
             elif isinstance(message, Greeting):
@@ -59,7 +59,11 @@ class Socks5:
     def _greeted(self, greeting: Greeting) -> None:
         session = self._session
         acceptable = session.methods()
-        method = next((m for m in acceptable if m in greeting.methods), Method.NO_ACCEPTABLE)
+        for method in acceptable:
+            if method in greeting.methods:
+                break
+        else:
+            method = Method.NO_ACCEPTABLE
         session.end.send(self._handshake.choose(method))
         if MethodChosen in session.runtime.hears:
             session.tell(MethodChosen(session.number, method, greeting.methods))

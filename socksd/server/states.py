@@ -6,8 +6,10 @@ The states of a session, as a table.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
+from typing import Final
 
 
 class State(Enum):
@@ -78,6 +80,17 @@ DEADLINE: dict[State, str | None] = {
     State.RELAYING: None,
     State.CLOSING: "closing",
     State.CLOSED: None,
+}
+
+# From each state to each that may follow: the deadline that begins then, None
+# for none; SAME where the one that holds goes on.
+SAME: Final = ""
+STEPS: Final[Mapping[State, Mapping[State, str | None]]] = {
+    before: {
+        after: SAME if DEADLINE[after] == DEADLINE[before] else DEADLINE[after]
+        for after in following
+    }
+    for before, following in TRANSITIONS.items()
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from socksd.address import Destination
-from socksd.codes import Command, Method, ReplyCode
+from socksd.codes import VERSION, Command, Method, ReplyCode
 from socksd.errors import LoginFailed, ProtocolError
 from socksd.wire.socks5 import (
     UNSPECIFIED,
@@ -20,6 +20,7 @@ from socksd.wire.socks5 import (
     Request,
     Status,
     UsernamePassword,
+    write_destination,
 )
 
 
@@ -47,11 +48,16 @@ _CLIENT_MESSAGES: dict[Turn, tuple[type[Greeting | UsernamePassword | Request], 
     Turn.REQUEST: (Request, Turn.REPLY),
 }
 _AFTER_METHOD = {
-    Method.NO_AUTHENTICATION: Turn.REQUEST,
-    Method.GSSAPI: Turn.NEGOTIATION,
-    Method.USERNAME_PASSWORD: Turn.LOGIN,
-    Method.NO_ACCEPTABLE: Turn.OVER,
+    method: (turn, MethodSelection(method).encode())
+    for method, turn in (
+        (Method.NO_AUTHENTICATION, Turn.REQUEST),
+        (Method.GSSAPI, Turn.NEGOTIATION),
+        (Method.USERNAME_PASSWORD, Turn.LOGIN),
+        (Method.NO_ACCEPTABLE, Turn.OVER),
+    )
 }
+
+_REPLIES = {code: bytes((VERSION, code, 0)) for code in ReplyCode}  # what BND follows
 
 
 class ServerHandshake:
@@ -108,9 +114,10 @@ class ServerHandshake:
 
     def choose(self, method: Method) -> bytes:
         """Answer the greeting; the client's turn then, or OVER for NO_ACCEPTABLE."""
-        _in_turn("choose", self.turn, Turn.METHOD)
-        self.turn = _AFTER_METHOD[method]
-        return MethodSelection(method).encode()
+        if self.turn is not Turn.METHOD:
+            raise _out_of_turn("choose", self.turn, Turn.METHOD)
+        self.turn, octets = _AFTER_METHOD[method]
+        return octets
 
     def status(self, ok: bool) -> bytes:
         """Answer the login; the client's turn to send its request then, or OVER."""
@@ -129,12 +136,13 @@ class ServerHandshake:
 
         After the first success of a BIND it is our turn still.
         """
-        _in_turn("reply", self.turn, Turn.REPLY)
+        if self.turn is not Turn.REPLY:
+            raise _out_of_turn("reply", self.turn, Turn.REPLY)
         if self._listens and code is ReplyCode.SUCCEEDED:
             self._listens = False
         else:
-            self.turn = _after_reply(code)
-        return Reply(code, bound or UNSPECIFIED).encode()
+            self.turn = Turn.RELAY if code is ReplyCode.SUCCEEDED else Turn.OVER
+        return _REPLIES[code] + write_destination(bound or UNSPECIFIED)
 
 
 class ClientHandshake:
@@ -242,4 +250,8 @@ def _after_reply(code: ReplyCode) -> Turn:
 def _in_turn(call: str, turn: Turn, due: Turn) -> None:
     """Raise for a call out of turn, which is a mistake of ours and not of the peer's."""
     if turn is not due:
-        raise RuntimeError(f"{call}() at {turn.name}, not at {due.name}")
+        raise _out_of_turn(call, turn, due)
+
+
+def _out_of_turn(call: str, turn: Turn, due: Turn) -> RuntimeError:
+    return RuntimeError(f"{call}() at {turn.name}, not at {due.name}")

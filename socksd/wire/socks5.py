@@ -10,6 +10,7 @@ can come of it, whatever else has arrived. ``encode`` is the way back.
 from __future__ import annotations
 
 from dataclasses import field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Self
 
@@ -21,6 +22,16 @@ from socksd.wire.guess import wrong_version
 
 LOGIN_VERSION = 1  # VER of the sub-negotiation, RFC 1929 section 2
 UNSPECIFIED = Destination(IPv4Address(0), 0)  # where BND has nothing to tell
+
+_IPV4 = bytes((AddressType.IPV4,))
+
+# What most clients say, whole and at once, is not taken apart octet by octet.
+_USUAL_METHODS = bytes((Method.NO_AUTHENTICATION,))
+_USUAL_GREETING = bytes((VERSION, 1)) + _USUAL_METHODS
+_CONNECT_TO_IPV4 = bytes((VERSION, Command.CONNECT, 0, AddressType.IPV4))
+
+# The same few addresses come again and again: one that is remembered takes a tenth of 1.3 us.
+_ipv4 = lru_cache(maxsize=4096)(IPv4Address)
 
 _LENGTHS: dict[int, int] = {AddressType.IPV4: 4, AddressType.IPV6: 16}
 
@@ -68,7 +79,7 @@ def write_destination(destination: Destination) -> bytes:
     host = destination.host
     port = destination.port.to_bytes(2, "big")
     if isinstance(host, IPv4Address):
-        return bytes((AddressType.IPV4,)) + host.packed + port
+        return _IPV4 + host.packed + port
     if isinstance(host, IPv6Address):
         return bytes((AddressType.IPV6,)) + host.packed + port
     return bytes((AddressType.DOMAINNAME,)) + _counted(host.encode("ascii")) + port
@@ -93,6 +104,9 @@ class Greeting:
             ProtocolError: VER is not 5 (the error then has an answer, where
                 the first octet tells what the peer speaks), or NMETHODS is 0.
         """
+        if buffer == _USUAL_GREETING:
+            buffer.clear()
+            return cls(_USUAL_METHODS)
         if buffer and buffer[0] != VERSION:
             raise wrong_version(buffer[0])
         if len(buffer) < 2:
@@ -240,6 +254,10 @@ class Request:
             ProtocolError: VER is not 5, RSV is not 0, CMD or ATYP is unknown,
                 or DST.ADDR cannot be a host. Always with a reply to send.
         """
+        if len(buffer) >= 10 and buffer.startswith(_CONNECT_TO_IPV4):
+            host, port = _ipv4(bytes(buffer[4:8])), buffer[8] << 8 | buffer[9]
+            del buffer[:10]
+            return cls(Command.CONNECT, Destination(host, port))
         _expect(buffer, 0, VERSION, "VER of the request", ReplyCode.GENERAL_FAILURE)
         if len(buffer) < 2:
             return None

@@ -22,7 +22,7 @@ class Served:
         self.autoconfig = Autoconfig(self.listen, self.write, reactor)  # type: ignore[arg-type]  # a module to mypy
 
     def listen(self, factory: Any) -> Any:
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]  # the reactor is a module to mypy
         self.port = port.getHost().port
         return port
 

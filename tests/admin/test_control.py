@@ -142,7 +142,7 @@ async def test_nobody_answers_who_has_left(path: str) -> None:
         arrived.callback(None)
         return asked
 
-    opened = ControlSocket(path, {("POST", "/v1/echo"): handler}, reactor)  # type: ignore[arg-type]
+    opened = ControlSocket(path, {("POST", "/v1/echo"): handler}, reactor)  # type: ignore[arg-type]  # the reactor is a module to mypy
     opened.open()
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)
@@ -194,7 +194,7 @@ async def test_a_head_without_end_is_cut_off(path: str) -> None:
 
 async def test_a_silent_client_is_let_go(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "IDLE", 0.05)
-    opened = ControlSocket(path, ROUTES, reactor)  # type: ignore[arg-type]
+    opened = ControlSocket(path, ROUTES, reactor)  # type: ignore[arg-type]  # the reactor is a module to mypy
     opened.open()
     assert await exchanged(path, b"GET /v1/thing HT") == b""
     await opened.close()
@@ -222,7 +222,7 @@ async def test_it_closes_although_somebody_has_removed_the_socket(
 async def test_what_a_killed_server_has_left_is_replaced(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
-    opened = ControlSocket(path, ROUTES, reactor)  # type: ignore[arg-type]
+    opened = ControlSocket(path, ROUTES, reactor)  # type: ignore[arg-type]  # the reactor is a module to mypy
     opened.open()
     assert (await asked(path, "GET", "/v1/thing"))[0] == 200
     await opened.close()
@@ -231,26 +231,26 @@ async def test_what_a_killed_server_has_left_is_replaced(path: str) -> None:
 @pytest.mark.usefixtures("control")
 async def test_a_live_server_is_not_pushed_aside(path: str) -> None:
     with pytest.raises(OSError, match="another server listens there"):
-        ControlSocket(path, ROUTES, reactor).open()  # type: ignore[arg-type]
+        ControlSocket(path, ROUTES, reactor).open()  # type: ignore[arg-type]  # the reactor is a module to mypy
     assert (await asked(path, "GET", "/v1/thing"))[0] == 200
 
 
 def test_what_is_no_socket_is_never_removed(path: str) -> None:
     Path(path).write_text("precious")
     with pytest.raises(OSError, match="not a socket"):
-        ControlSocket(path, ROUTES, reactor).open()  # type: ignore[arg-type]
+        ControlSocket(path, ROUTES, reactor).open()  # type: ignore[arg-type]  # the reactor is a module to mypy
     assert Path(path).read_text() == "precious"
 
 
 def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file or directory") as caught:
-        ControlSocket(str(tmp_path / "no" / "s"), ROUTES, reactor).open()  # type: ignore[arg-type]
+        ControlSocket(str(tmp_path / "no" / "s"), ROUTES, reactor).open()  # type: ignore[arg-type]  # the reactor is a module to mypy
     assert str(tmp_path) in str(caught.value.strerror)
 
 
 def test_a_path_that_is_too_long_is_said(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too long"):
-        ControlSocket(str(tmp_path / ("x" * 120)), ROUTES, reactor).open()  # type: ignore[arg-type]
+        ControlSocket(str(tmp_path / ("x" * 120)), ROUTES, reactor).open()  # type: ignore[arg-type]  # the reactor is a module to mypy
 
 
 def sockets(path: str) -> list[str]:
@@ -305,7 +305,7 @@ async def test_who_is_not_socksd_is_not_believed(path: str, said: bytes) -> None
 
 async def test_routes_may_grow(path: str) -> None:
     routes: Routes = {}
-    opened = ControlSocket(path, routes, reactor)  # type: ignore[arg-type]
+    opened = ControlSocket(path, routes, reactor)  # type: ignore[arg-type]  # the reactor is a module to mypy
     opened.open()
     assert (await asked(path, "GET", "/v1/late"))[0] == 404
     routes["GET", "/v1/late"] = lambda _: json.loads("[]")

@@ -42,7 +42,7 @@ class Served:
         self.port = 0
 
     def listen(self, factory: Any) -> Any:
-        port = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]  # the reactor is a module to mypy
         self.port = port.getHost().port
         return port
 
@@ -272,7 +272,7 @@ async def until(what: Callable[[], bool]) -> None:
     for _ in range(500):
         if what():
             return
-        await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+        await deferLater(reactor, 0.01)  # type: ignore[arg-type]  # the reactor is a module to mypy
     raise AssertionError("not in time")
 
 
@@ -307,7 +307,7 @@ async def test_a_stream_ends_with_the_right_to_see_it(
     tell.__self__.pauseProducing()  # type: ignore[attr-defined]  # a beat drops out, too
     served.admitted.clear()
     await until(lambda: not served.heard_by)
-    tell.__self__.stopProducing()  # type: ignore[attr-defined]
+    tell.__self__.stopProducing()  # type: ignore[attr-defined]  # a bound method's
     assert (await deferToThread(reader.event))[0] == "end"
     reader.response.close()
     reader.connection.close()

@@ -122,6 +122,10 @@ def test_status_says_what_is_out_of_the_ordinary() -> None:
     trial = tables.status({**answer, "unconfirmed_until": NOON})
     assert "unconfirmed    rolled back at 2026-11-22 12:00:00Z\n" in trial
     assert "was not confirmed" in tables.status({**answer, "rolled_back": True})
+    assert "draining" not in tables.status({**answer, "draining_until": None})
+    assert "draining       who is left at 2026-11-22 12:00:00Z is cut" in tables.status(
+        {**answer, "draining_until": NOON}
+    )
     workers = [{"number": 12, "pid": 4711, "started": NOON, "sessions": 2, "older_sessions": 0}]
     (line,) = tables.status({**answer, "workers": workers}).splitlines()[len(usual.splitlines()) :]
     assert line == "worker 12      process 4711, since 2026-11-22 12:00:00Z, 2 sessions"

@@ -72,7 +72,7 @@ def answers(scene: Scene, counters: RuleCounters, leaks: Leaks) -> Answers:
 
 def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
     scene.change(LISTENER + '[dashboard]\nendpoint = "unix:/x"\n[metrics]\nendpoint = "unix:/y"\n')
-    scene.reloader.reload()
+    scene.reload()
     routes = answers.routes()
     assert set(routes) == {
         ("GET", "/v1/status"),
@@ -89,6 +89,7 @@ def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
         ("POST", "/v1/reload"),
         ("POST", "/v1/confirm"),
         ("POST", "/v1/restart-workers"),
+        ("POST", "/v1/drain"),
     }
     with pytest.raises(Unable, match="has no workers"):
         routes.pop(("POST", "/v1/restart-workers"))({})
@@ -102,7 +103,7 @@ def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
 
 def test_status_says_what_runs(answers: Answers, scene: Scene) -> None:
     scene.relaying()
-    scene.reloader.reload()
+    scene.reload()
     scene.relaying()
     status = answers.status({})
     assert status["config"] == scene.path
@@ -173,7 +174,7 @@ def test_who_leaks_nothing_is_there_for_who_asks(answers: Answers, leaks: Leaks)
 
 def test_denials_are_told_from_where_one_left_off(answers: Answers, scene: Scene) -> None:
     scene.change('[dashboard]\nendpoint = "unix:/x"\n')
-    scene.reloader.reload()
+    scene.reload()
     denials = answers._denials
     for number in range(3):
         denials(replace(DENIED, session=number))
@@ -192,7 +193,7 @@ def test_denials_are_told_from_where_one_left_off(answers: Answers, scene: Scene
 
 def test_samples_are_all_that_a_scrape_shows(answers: Answers, scene: Scene) -> None:
     scene.change('[metrics]\nendpoint = "unix:/x"\n')
-    scene.reloader.reload()
+    scene.reload()
     said = outcome(answers.samples({}))
     names = {family.name for family in samples.heard(json.loads(json.dumps(said["families"])))}
     assert {"socksd_sessions", "socksd_connect_seconds", "process_open_fds"} <= names
@@ -219,7 +220,7 @@ def test_the_configuration_is_the_one_in_force(answers: Answers, scene: Scene) -
     assert before["path"] == scene.path
     scene.change("", DENIES)
     assert answers.config({}) == before
-    answers.reload({"confirm": 60})
+    outcome(answers.reload({"confirm": 60}))
     assert answers.config({})["config"]["rule"] == [{"id": "no", "action": "deny"}]
     scene.reactor.advance(60)
     assert answers.config({}) == before
@@ -228,7 +229,7 @@ def test_the_configuration_is_the_one_in_force(answers: Answers, scene: Scene) -
 def test_a_reload_says_what_it_means_for_sessions(answers: Answers, scene: Scene) -> None:
     scene.relaying()
     scene.change('refused_sessions = "2m"\n', DENIES)
-    assert answers.reload({}) == {
+    assert outcome(answers.reload({})) == {
         "refused_sessions": {"count": 1, "fate": "cut in 120 s"},
         "unconfirmed_until": None,
     }
@@ -236,7 +237,7 @@ def test_a_reload_says_what_it_means_for_sessions(answers: Answers, scene: Scene
 
 def test_a_trial_is_confirmed(answers: Answers, scene: Scene) -> None:
     scene.change("# new\n")
-    until = answers.reload({"confirm": 60})["unconfirmed_until"]
+    until = outcome(answers.reload({"confirm": 60}))["unconfirmed_until"]
     assert until == scene.reloader.unconfirmed_until is not None
     assert answers.confirm({}) == {}
     assert scene.kept.text() == scene.text
@@ -247,20 +248,45 @@ def test_a_trial_is_confirmed(answers: Answers, scene: Scene) -> None:
 @pytest.mark.parametrize("trial", ["5m", True, 0, -1, 1e9, float("nan"), [], {}])
 def test_a_trial_that_is_no_time_is_refused(answers: Answers, scene: Scene, trial: Any) -> None:
     with pytest.raises(BadBody, match="confirm is a number of seconds, 1 to 86400"):
-        answers.reload({"confirm": trial})
+        outcome(answers.reload({"confirm": trial}))
     assert scene.reloader.reloads == 0
+
+
+def test_who_drains_is_told_until_when(answers: Answers, scene: Scene) -> None:
+    scene.relaying()
+    left: list[None] = []
+    scene.gateway.leave = lambda: left.append(None)
+    assert answers.status({})["draining_until"] is None
+    answer = answers.drain({"seconds": 60})
+    assert answer == {"sessions": 1, "draining_until": scene.gateway.draining_until}
+    assert answers.status({})["draining_until"] == answer["draining_until"] is not None
+    assert answers.drain({}) == answer, "to look at it once more does no harm"
+    with pytest.raises(Unable, match="draining already"):
+        answers.drain({"seconds": 5})
+    scene.reactor.advance(0)
+    assert left == [None]
+
+
+@pytest.mark.parametrize("seconds", ["5m", True, -1, 1e9, float("nan"), []])
+def test_a_drain_that_is_no_time_is_refused(answers: Answers, scene: Scene, seconds: Any) -> None:
+    with pytest.raises(BadBody, match="seconds is a number of seconds, 0 to "):
+        answers.drain({"seconds": seconds})
+    assert scene.gateway.draining_until is None
 
 
 def test_what_nobody_knows_is_refused(answers: Answers, scene: Scene) -> None:
     """A misspelt "confirm" would be a reload for good."""
     with pytest.raises(BadBody, match="there is no 'confrim'"):
-        answers.reload({"confrim": 60})
+        outcome(answers.reload({"confrim": 60}))
     with pytest.raises(BadBody, match="there is no 'x'"):
         answers.confirm({"x": 1})
+    with pytest.raises(BadBody, match="there is no 'within'"):
+        answers.drain({"within": 1})
+    assert scene.gateway.draining_until is None
     assert scene.reloader.reloads == 0
 
 
 def test_problems_are_the_configurations(answers: Answers, scene: Scene) -> None:
     scene.change("", "nonsense = 1\n")
     with pytest.raises(ConfigError, match="nonsense: there is no such key"):
-        answers.reload({})
+        outcome(answers.reload({}))

@@ -233,6 +233,99 @@ def test_clients_are_asked_for_a_certificate_of_their_authority(
             shake(client, server)
 
 
+STAFF = authority.clients_authority()
+BRANCH = authority.issue(cn="branch", by=STAFF, ca=True)
+ALICE, BOB = authority.client("alice"), authority.client("bob")
+CAROL = authority.client("carol", by=BRANCH)
+DAVE = authority.client("dave", by=BRANCH)
+LISTS = [authority.revocations(STAFF, BOB), authority.revocations(BRANCH, DAVE)]
+
+
+def is_welcome(made: SSL.Context, issued: Issued) -> bool:
+    wanted = SSL.Context(SSL.TLS_METHOD)
+    wanted.use_certificate(X509.from_cryptography(issued.certificate))
+    wanted.add_extra_chain_cert(X509.from_cryptography(BRANCH.certificate))
+    wanted.use_privatekey(PKey.from_cryptography_key(issued.key))
+    server, client = SSL.Connection(made), SSL.Connection(wanted)
+    server.set_accept_state()
+    client.set_connect_state()
+    try:
+        shake(client, server)
+    except SSL.Error:
+        return False
+    return server.get_peer_certificate() is not None
+
+
+def revoking(directory: Path, *lists: bytes, authorities: bytes = STAFF.pem) -> SSL.Context:
+    path = GATEWAY.write(directory, "gw.pem")
+    (directory / "ca.pem").write_bytes(authorities)
+    (directory / "crl.pem").write_bytes(b"".join(lists))
+    return context([own(path, path)], str(directory / "ca.pem"), revoked=str(directory / "crl.pem"))
+
+
+@pytest.mark.parametrize(
+    ("lists", "welcome"),
+    [
+        pytest.param(LISTS, {"alice", "carol"}, id="lists of all"),
+        pytest.param(LISTS[:1], {"alice"}, id="none of the CA between"),
+        pytest.param(
+            [authority.revocations(STAFF, BRANCH), LISTS[1]],
+            {"alice", "bob"},
+            id="the CA between is revoked",
+        ),
+        pytest.param(
+            [LISTS[0], authority.revocations(BRANCH, days=-1)],
+            {"alice"},
+            id="an old one of the CA between",
+        ),
+    ],
+)
+def test_a_certificate_that_is_revoked_is_not_taken(
+    tmp_path: Path, lists: list[bytes], welcome: set[str]
+) -> None:
+    made = revoking(tmp_path, *lists)
+    people = {"alice": ALICE, "bob": BOB, "carol": CAROL, "dave": DAVE}
+    assert {name for name, issued in people.items() if is_welcome(made, issued)} == welcome
+
+
+def test_without_lists_nothing_is_revoked(tmp_path: Path) -> None:
+    path = GATEWAY.write(tmp_path, "gw.pem")
+    (tmp_path / "ca.pem").write_bytes(STAFF.pem)
+    assert is_welcome(context([own(path, path)], str(tmp_path / "ca.pem")), BOB)
+
+
+FORGED = authority.revocations(authority.authority("clients' authority"))
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        pytest.param(b"", "has no list of what CN=clients' authority has revoked", id="empty"),
+        pytest.param(LISTS[1], "has no list of what CN=clients' auth", id="another CA's"),
+        pytest.param(FORGED, "has no list of what CN=clients' auth", id="signed by another"),
+        pytest.param(
+            authority.revocations(STAFF, days=-1),
+            "of what CN=clients' authority has revoked is out of date",
+            id="old",
+        ),
+        pytest.param(
+            LISTS[0].replace(b"\nMI", b"\nAA", 1), "x509 crl that cannot be read", id="damaged"
+        ),
+    ],
+)
+def test_lists_by_which_nobody_would_be_taken_are_a_mistake(
+    tmp_path: Path, lists: bytes, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        revoking(tmp_path, lists)
+
+
+def test_each_authority_needs_a_list(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no list of what CN=root has revoked"):
+        revoking(tmp_path, *LISTS, authorities=STAFF.pem + ROOT.pem)
+    revoking(tmp_path, *LISTS, authority.revocations(ROOT), authorities=STAFF.pem + ROOT.pem)
+
+
 @pytest.mark.parametrize("issued", [GATEWAY, OTHER])
 def test_tls_1_1_is_not_spoken(tmp_path: Path, issued: Issued) -> None:
     path = issued.write(tmp_path, "gw.pem")

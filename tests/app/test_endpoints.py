@@ -95,6 +95,9 @@ def test_other_endpoints_are_twisteds() -> None:
         pytest.param(
             "mtls:1:privateKey={own}:clientCA=/no/such/file", "/no/such/file", id="client CA"
         ),
+        pytest.param(
+            "mtls:1:privateKey={own}:clientCA={own}:crl={own}", "has no list of what", id="crl"
+        ),
     ],
 )
 def test_a_wrong_endpoint_is_explained_in_one_line(

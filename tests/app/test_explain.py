@@ -15,6 +15,7 @@ import pytest
 from socksd.address import Destination
 from socksd.app.main import main
 from socksd.codes import Command
+from socksd.events import Asked
 from socksd.observe.access import record
 from tests.observe.closed import SERVED
 
@@ -107,6 +108,70 @@ def test_each_address_has_its_verdict_and_the_guard_its_word(explain: Any) -> No
     assert "\nallowed by web\n" in out
 
 
+CARRIED = """
+[limit.bulk]
+bandwidth = "20MB/s"
+[limit.long]
+idle = "2h"
+[route.second]
+source = ["127.0.0.9", "::1"]
+[[rule]]
+id = "backup"
+action = "allow"
+ports = 873
+limits = "bulk"
+route = "second"
+[[rule]]
+id = "shell"
+action = "allow"
+ports = 22
+limits = "long"
+"""
+
+
+@pytest.mark.parametrize(
+    ("port", "lines", "route", "limit"),
+    [
+        (
+            873,
+            "  by route second, from 127.0.0.9 and ::1\n  within limit bulk: 20MB/s, 900 s idle\n",
+            {"name": "second", "source": ["127.0.0.9", "::1"]},
+            {"name": "bulk", "bandwidth": 20_000_000, "idle": 900.0},
+        ),
+        (
+            22,
+            "  by route direct\n  within limit long: 7200 s idle\n",
+            {"name": "direct", "source": []},
+            {"name": "long", "bandwidth": None, "idle": 7200.0},
+        ),
+        (80, "  by route direct\nand", {"name": "direct", "source": []}, None),
+        (25, None, None, None),
+    ],
+)
+def test_who_is_allowed_sees_by_which_way_and_within_what(
+    explain: Any, config: str, port: int, lines: str | None, route: object, limit: object
+) -> None:
+    Path(config).write_text(POLICY + CARRIED)
+    question = ["--from", "10.1.0.1", "--user", "bob", "connect", f"198.51.100.1:{port}"]
+    out = explain(*question)
+    if lines is None:
+        assert "by route" not in out
+    else:
+        assert lines in out
+    found = json.loads(explain("--json", *question))
+    assert (found["route"], found["limit"]) == (route, limit)
+
+
+@pytest.mark.parametrize("command", ["bind", "udp"])
+def test_where_a_route_is_for_connections_only_that_is_said(
+    explain: Any, config: str, command: str
+) -> None:
+    Path(config).write_text(POLICY + CARRIED)
+    out = explain("--from", "10.1.0.1", "--user", "bob", command, "198.51.100.1:873")
+    assert f"from 127.0.0.9 and ::1\n  by which there is no {command}, so it is refused\n" in out
+    assert "refused" not in explain("--from", "10.1.0.1", command, "198.51.100.1:22")
+
+
 def test_what_the_guard_takes_back_is_shown_at_the_rule(explain: Any) -> None:
     out = explain(
         "--from", "10.1.0.1", "--user", "bob", "connect", "w.example:80", "--resolves", "10.0.0.1"
@@ -176,6 +241,8 @@ def test_json_has_the_shape_that_is_documented(explain: Any) -> None:
         "detail": "",
         "text": "",
         "log": True,
+        "route": None,
+        "limit": None,
         "stages": [
             {
                 "stage": "first octets",
@@ -239,12 +306,21 @@ def test_a_line_of_the_log_is_explained(explain: Any, monkeypatch: pytest.Monkey
 
 
 def test_who_asked_for_nothing_is_explained_by_the_first_octets(explain: Any) -> None:
-    nothing = replace(SERVED, command=None, destination=None, address=None)
+    nothing = replace(
+        SERVED, command=None, destination=None, address=None, asked=Asked.CLIENT, addresses=()
+    )
     out = explain("--log-line", record(nothing))
     assert ": no request\n\nfirst octets: defer" in out
     assert "request:" not in out
     found = json.loads(explain("--log-line", record(nothing), "--json"))
     assert found["question"]["command"] is found["question"]["host"] is None
+
+
+def test_an_association_is_explained_without_a_destination(explain: Any) -> None:
+    udp = replace(SERVED, command=Command.UDP_ASSOCIATE, asked=Asked.REQUEST, addresses=())
+    assert explain("--log-line", record(udp)).partition("\n")[0].endswith(": udp")
+    found = json.loads(explain("--log-line", record(udp), "--json"))
+    assert (found["question"]["command"], found["question"]["host"]) == ("udp", None)
 
 
 class Terminal(io.StringIO):
@@ -276,7 +352,7 @@ def test_there_is_colour_only_on_a_terminal_that_wants_it(
         (["--from", "::1", "--group", "dba", "connect", "a:1"], "--group without --user"),
         (["--from", "::1", "connect", "a:1", "--resolves", "b"], "'b' is a name"),
         (["--from", "::1", "fetch", "a:1"], "invalid choice: 'fetch'"),
-        (["--log-line", "{}"], "the line has no 'user'"),
+        (["--log-line", "{}"], "nothing to explain: a line without what a decision uses"),
     ],
 )
 def test_what_cannot_be_asked_is_said(

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from socksd.app import own
 from socksd.app.own import own_networks
 
 TRIE = """\
@@ -60,3 +61,8 @@ def test_not_to_know_is_an_error(tmp_path: Path) -> None:
 
 def test_the_loopback_is_there() -> None:
     assert any(ip_address("127.0.0.1") in network for network in own_networks())
+
+
+def test_it_is_asked_below_a_process() -> None:
+    """ProcSubset=pid, as in the unit that is shipped, hides /proc/net, which is a link to there."""
+    assert Path("/proc/self/net") == own._PROC

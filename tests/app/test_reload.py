@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
@@ -17,7 +18,7 @@ from socksd.admin.routes import Unable
 from socksd.app.config import Config, parse_config
 from socksd.app.confirmed import Confirmed
 from socksd.app.judge import LISTED
-from socksd.app.reload import Reloader, here
+from socksd.app.reload import WAITING, Reloader, here
 from socksd.app.service import Entrance, Gateway, Generation, Part
 from socksd.codes import Command, ReplyCode
 from socksd.errors import ConfigError, Problem, Refused
@@ -66,6 +67,7 @@ class Scene:
         self.built_in: list[str] = []
         self.error: Exception | None = None
         self.text = f'[reload]\nstate = "{self.state}"\n' if with_state else ""
+        self.in_thread: Callable[..., Deferred[Any]] = maybeDeferred
         self.begin()
 
     def begin(self, *, rolled_back: bool = False) -> None:
@@ -79,9 +81,14 @@ class Scene:
             text=self.text,
             rolled_back=rolled_back,
             adopted=self.adopted.append,
+            in_thread=self.in_thread,
         )
         self.gateway.beside.append(Part(self.reloader.start, self.reloader.stop))
         self.gateway.startService()
+
+    def reload(self, trial: float | None = None, *, by_hand: bool = True) -> int:
+        count: int = outcome(self.reloader.reload(trial, by_hand=by_hand))
+        return count
 
     def read(self) -> str:
         return self.text
@@ -159,7 +166,7 @@ def said() -> Iterator[list[str]]:
 
 def test_a_reload_is_what_new_sessions_are_served_by(scene: Scene) -> None:
     scene.change("", DENIES)
-    assert scene.reloader.reload() == 0
+    assert scene.reload() == 0
     assert scene.denies
     assert scene.adopted == [scene.adopted[0], scene.gateway.generation]
     assert (scene.reloader.reloads, scene.reloader.failed) == (1, 0)
@@ -179,7 +186,7 @@ def test_what_fails_changes_nothing_and_is_said_once(
     before = scene.gateway.generation
     scene.error = error
     with pytest.raises(ConfigError):
-        scene.reloader.reload()
+        scene.reload()
     problems = error.problems if isinstance(error, ConfigError) else [error.strerror or "odd"]
     assert said == [f"not reloaded: {problem}" for problem in problems]
     assert scene.gateway.generation is before
@@ -193,7 +200,7 @@ def test_relative_paths_mean_what_they_meant_at_the_start(
     """twistd goes to --rundir in between."""
     began = os.getcwd()
     monkeypatch.chdir(tmp_path)
-    scene.reloader.reload()
+    scene.reload()
     assert scene.built_in == [began, began]
     assert os.getcwd() == str(tmp_path)
 
@@ -211,7 +218,7 @@ def test_a_directory_that_has_gone_is_nobodys_problem(
 def test_a_stopping_service_reloads_no_more(scene: Scene) -> None:
     outcome(scene.gateway.stopService())
     with pytest.raises(Unable, match="stopping"):
-        scene.reloader.reload()
+        scene.reload()
 
 
 # -- by signal ---------------------------------------------------------------
@@ -241,11 +248,11 @@ def test_a_signal_for_a_broken_file_is_a_line_and_no_traceback(
 
 def test_a_service_that_drains_reloads_no_more(scene: Scene) -> None:
     client = scene.coming(NAMED)
-    scene.reloader.reload(5.0)
+    scene.reload(5.0)
     stopped = scene.gateway.stopService()
     reloads = scene.reloader.reloads
     with pytest.raises(Unable, match="the service is stopping"):
-        scene.reloader.reload()
+        scene.reload()
     scene.reactor.advance(6.0)
     assert scene.reloader.reloads == reloads
     assert not scene.reloader.rolled_back, "the trial has ended, but nothing is adopted any more"
@@ -258,12 +265,97 @@ def test_who_waits_for_a_reload_hears_when_it_begins_and_ends(scene: Scene) -> N
     heard: list[str] = []
     scene.reloader.begins = lambda: heard.append("begins")
     scene.reloader.ends = lambda: heard.append("ends")
-    scene.reloader.reload()
+    scene.reload()
     assert heard == ["begins", "ends"]
     scene.error = ConfigError([Problem("", "broken")])
     with pytest.raises(ConfigError):
-        scene.reloader.reload()
+        scene.reload()
     assert heard == ["begins", "ends"] * 2
+
+
+class Thread:
+    """What a thread has been given to do, until the test lets it be done."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.given: list[tuple[Deferred[Any], Callable[[], Any]]] = []
+        scene.reloader._in_thread = self
+
+    def __call__(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        self.given.append((Deferred(), lambda: call(*arguments)))
+        return self.given[-1][0]
+
+    def turn(self) -> None:
+        done, call = self.given.pop(0)
+        maybeDeferred(call).chainDeferred(done)
+
+
+def test_it_goes_on_while_a_configuration_is_parsed(scene: Scene) -> None:
+    """The reloads of signals that come meanwhile are one; those by hand wait for their turn."""
+    thread = Thread(scene)
+    scene.change("# 1\n", DENIES)
+    os.kill(os.getpid(), signal.SIGHUP)
+    scene.reactor.turn()
+    assert len(thread.given) == 1
+    assert not scene.denies
+    by_hand = scene.reloader.reload()
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGHUP)
+        scene.reactor.turn()
+    thread.turn()
+    assert scene.denies
+    scene.change("# 2\n")
+    thread.turn()
+    assert outcome(by_hand) == 0
+    assert scene.denies, "what was read before the file was changed"
+    thread.turn()
+    assert not scene.denies
+    assert not thread.given
+    assert scene.reloader.reloads == 3
+
+
+def test_only_so_many_wait_for_their_turn(scene: Scene) -> None:
+    thread = Thread(scene)
+    waiting = [scene.reloader.reload() for _ in range(1 + WAITING)]
+    with pytest.raises(Unable, match="too many"):
+        scene.reload()
+    os.kill(os.getpid(), signal.SIGHUP)
+    scene.reactor.turn()
+    while thread.given:
+        thread.turn()
+    assert [outcome(each) for each in waiting] == [0] * (1 + WAITING)
+    assert scene.reloader.reloads == 1 + WAITING + 1, "a signal is never lost"
+
+
+def test_a_service_that_has_stopped_meanwhile_adopts_nothing(scene: Scene, said: list[str]) -> None:
+    thread = Thread(scene)
+    heard: list[str] = []
+    scene.reloader.ends = lambda: heard.append("ends")
+    scene.change("", DENIES)
+    os.kill(os.getpid(), signal.SIGHUP)
+    scene.reactor.turn()
+    scene.gateway.hurry()
+    scene.gateway.stopService()
+    thread.turn()
+    assert not scene.denies
+    assert said[-1] == "not reloaded: the service is stopping"
+    assert not heard, "it has been said that it stops"
+
+
+def test_a_trial_that_began_before_it_was_parsed_stays(scene: Scene) -> None:
+    thread = Thread(scene)
+    late = scene.reloader.reload()
+    scene.reloader._trial = scene.reactor.callLater(60, lambda: None)
+    thread.turn()
+    with pytest.raises(Unable, match="waits to be confirmed"):
+        outcome(late)
+
+
+def test_what_goes_wrong_otherwise_is_not_hidden(scene: Scene) -> None:
+    scene.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        scene.reload()
+    scene.error = None
+    assert scene.reload() == 0, "and nobody waits for ever"
 
 
 def test_what_sighup_did_before_it_does_again(tmp_path: Path) -> None:
@@ -284,7 +376,7 @@ def test_what_it_is_started_with_is_confirmed(scene: Scene) -> None:
 def test_a_trial_that_is_not_confirmed_is_rolled_back(scene: Scene, said: list[str]) -> None:
     confirmed = scene.text
     trial = scene.change("", DENIES)
-    scene.reloader.reload(300.0)
+    scene.reload(300.0)
     assert scene.denies
     assert scene.kept.is_marked(trial)
     assert scene.kept.text() == confirmed
@@ -301,7 +393,7 @@ def test_a_trial_that_is_not_confirmed_is_rolled_back(scene: Scene, said: list[s
 
 def test_a_trial_that_is_confirmed_stays(scene: Scene) -> None:
     trial = scene.change("", DENIES)
-    scene.reloader.reload(300.0)
+    scene.reload(300.0)
     scene.reloader.confirm()
     assert (scene.kept.text(), scene.kept.is_marked(trial)) == (trial, False)
     scene.reactor.advance(1000)
@@ -318,9 +410,9 @@ def test_the_mark_is_there_before_the_trial_serves_anybody(scene: Scene) -> None
         marked.append(scene.kept.is_marked(scene.text))
         adopt(generation)
 
-    scene.gateway.adopt = adopting  # type: ignore[method-assign]
+    scene.gateway.adopt = adopting  # type: ignore[method-assign]  # to come between
     scene.change("", DENIES)
-    scene.reloader.reload(300.0)
+    scene.reload(300.0)
     assert marked == [True]
 
 
@@ -328,10 +420,10 @@ def test_a_trial_that_cannot_be_adopted_leaves_no_mark(scene: Scene) -> None:
     def adopt(_: Generation) -> None:
         raise ConfigError([Problem("", "in use")])
 
-    scene.gateway.adopt = adopt  # type: ignore[method-assign]
+    scene.gateway.adopt = adopt  # type: ignore[method-assign]  # to come between
     trial = scene.change("", DENIES)
     with pytest.raises(ConfigError):
-        scene.reloader.reload(300.0)
+        scene.reload(300.0)
     assert not scene.kept.is_marked(trial)
     assert scene.reloader.unconfirmed_until is None
 
@@ -340,12 +432,12 @@ def test_while_one_is_on_trial_only_another_trial_takes_its_place(scene: Scene) 
     """A reload by log rotation is not a confirmation."""
     confirmed = scene.text
     scene.change("", DENIES)
-    scene.reloader.reload(300.0)
+    scene.reload(300.0)
     with pytest.raises(Unable, match="waits to be confirmed"):
-        scene.reloader.reload()
+        scene.reload()
     scene.reactor.advance(200)
     second = scene.change("# again\n", DENIES)
-    scene.reloader.reload(300.0)
+    scene.reload(300.0)
     scene.reactor.advance(200)
     assert scene.denies, "the first one's time is nobody's"
     scene.reactor.advance(100)
@@ -356,13 +448,13 @@ def test_while_one_is_on_trial_only_another_trial_takes_its_place(scene: Scene) 
 
 def test_what_has_failed_its_trial_is_taken_only_by_hand(scene: Scene, said: list[str]) -> None:
     trial = scene.change("", DENIES)
-    scene.reloader.reload(300.0)
+    scene.reload(300.0)
     scene.reactor.advance(300)
     os.kill(os.getpid(), signal.SIGHUP)
     scene.reactor.turn()
     assert not scene.denies
     assert said[-1].startswith("not reloaded: the file was never confirmed")
-    scene.reloader.reload()
+    scene.reload()
     assert scene.denies
     assert not scene.reloader.rolled_back
     assert (scene.kept.text(), scene.kept.is_marked(trial)) == (trial, False)
@@ -382,7 +474,7 @@ def test_a_trial_needs_a_place_to_survive_in(scene: Scene, text: str) -> None:
     """One that the file as it stands leads to, or a restart would not find the mark."""
     scene.text = text
     with pytest.raises(Unable, match=r"set \[reload\] state"):
-        scene.reloader.reload(300.0)
+        scene.reload(300.0)
     assert scene.reloader.reloads == 0
 
 
@@ -399,7 +491,7 @@ def test_a_trial_that_cannot_be_written_down_is_none(
     unwritable(scene, monkeypatch)
     scene.change("", DENIES)
     with pytest.raises(Unable, match=r"cannot write into .*: Read-only file system"):
-        scene.reloader.reload(300.0)
+        scene.reload(300.0)
     assert not scene.denies
 
 
@@ -407,7 +499,7 @@ def test_a_confirmation_that_cannot_be_written_down_is_none(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.change("", DENIES)
-    scene.reloader.reload(300.0)
+    scene.reload(300.0)
     unwritable(scene, monkeypatch)
     with pytest.raises(Unable, match="cannot keep the confirmed configuration"):
         scene.reloader.confirm()
@@ -420,7 +512,7 @@ def test_a_plain_reload_counts_although_it_cannot_be_written_down(
 ) -> None:
     unwritable(scene, monkeypatch)
     scene.change("", DENIES)
-    scene.reloader.reload()
+    scene.reload()
     assert scene.denies
     assert "cannot keep the confirmed configuration" in said[0]
 
@@ -429,13 +521,13 @@ def test_a_trial_keeps_the_confirmed_one_if_nobody_has_yet(scene: Scene) -> None
     confirmed = scene.text
     (scene.state / "confirmed.toml").unlink()
     scene.change("", DENIES)
-    scene.reloader.reload(300.0)
+    scene.reload(300.0)
     assert scene.kept.text() == confirmed
 
 
 def test_a_rollback_that_fails_is_said_and_the_trial_goes_on(scene: Scene, said: list[str]) -> None:
     scene.change("", DENIES)
-    scene.reloader.reload(300.0)
+    scene.reload(300.0)
     scene.error = ConfigError([Problem("auth", "gone")])
     scene.reactor.advance(300)
     assert scene.denies
@@ -470,7 +562,7 @@ def test_a_start_that_cannot_be_written_down_is_said(
 
 def test_without_a_state_nothing_is_written(tmp_path: Path) -> None:
     scene = Scene(tmp_path, with_state=False)
-    scene.reloader.reload()
+    scene.reload()
     os.kill(os.getpid(), signal.SIGHUP)
     scene.reactor.turn()
     assert scene.reloader.reloads == 2
@@ -484,7 +576,7 @@ def test_without_a_state_nothing_is_written(tmp_path: Path) -> None:
 def test_refused_sessions_are_kept_and_named(scene: Scene, said: list[str]) -> None:
     scene.relaying()
     scene.change("", DENIES)
-    assert scene.reloader.reload() == 1
+    assert scene.reload() == 1
     assert scene.ends() == []
     assert said[-1] == (
         "would now be refused: session 1 client=127.0.0.1 user=- connect 198.51.100.7:80"
@@ -497,7 +589,7 @@ def test_they_are_judged_at_the_address_that_was_dialled(scene: Scene) -> None:
     scene.world.resolver.pending.deferreds[-1].callback(addresses("198.51.100.7"))
     scene.world.egress.answer("198.51.100.7")
     scene.change("", DENIES)
-    scene.reloader.reload()
+    scene.reload()
     policy = scene.gateway.generation.runtime.policy
     assert isinstance(policy, FakePolicy)
     assert [facts.address for facts in policy.asked] == list(addresses("198.51.100.7"))
@@ -508,7 +600,7 @@ def test_associations_are_judged_by_what_they_may_and_not_by_where_they_are(
 ) -> None:
     scene.coming(Request(Command.UDP_ASSOCIATE, UNSPECIFIED).encode())
     scene.change("", DENIES)
-    assert scene.reloader.reload() == 1
+    assert scene.reload() == 1
     policy = scene.gateway.generation.runtime.policy
     assert isinstance(policy, FakePolicy)
     (facts,) = policy.asked
@@ -518,14 +610,14 @@ def test_associations_are_judged_by_what_they_may_and_not_by_where_they_are(
 def test_refused_sessions_are_cut_where_it_says_so(scene: Scene) -> None:
     scene.relaying()
     scene.change('refused_sessions = "cut"\n', DENIES)
-    assert scene.reloader.reload() == 1
+    assert scene.reload() == 1
     assert scene.ends() == [(Outcome.STOPPED, "refused by rule no since a reload")]
 
 
 def test_refused_sessions_are_cut_after_a_time(scene: Scene, said: list[str]) -> None:
     scene.relaying()
     scene.change('refused_sessions = "30s"\n', DENIES)
-    scene.reloader.reload()
+    scene.reload()
     assert said[-1].endswith("(cut in 30 s)")
     scene.reactor.advance(29)
     assert scene.ends() == []
@@ -543,9 +635,9 @@ def test_refused_sessions_are_cut_after_a_time(scene: Scene, said: list[str]) ->
 def test_what_is_cut_is_what_is_refused_by_then(scene: Scene, then: tuple[str, str]) -> None:
     scene.relaying()
     scene.change('refused_sessions = "30s"\n', DENIES)
-    scene.reloader.reload()
+    scene.reload()
     scene.change(*then)
-    scene.reloader.reload()
+    scene.reload()
     scene.reactor.advance(1000)
     assert scene.ends() == []
 
@@ -555,7 +647,7 @@ def test_sessions_on_their_way_are_judged_again_when_they_have_arrived(scene: Sc
     asking = scene.coming(b"")
     looking = scene.coming(NAMED)
     scene.change('refused_sessions = "cut"\n', DENIES)
-    assert scene.reloader.reload() == 1, "the name is denied whatever it leads to"
+    assert scene.reload() == 1, "the name is denied whatever it leads to"
     assert looking.gone == "reset"
     asking.receive(LITERAL)
     scene.world.egress.answer("198.51.100.7")
@@ -566,9 +658,9 @@ def test_sessions_on_their_way_are_judged_again_when_they_have_arrived(scene: Sc
 
 def test_sessions_of_the_same_configuration_are_not_judged(scene: Scene) -> None:
     scene.change('refused_sessions = "cut"\n')
-    scene.reloader.reload()
+    scene.reload()
     scene.relaying()
-    assert scene.reloader.reload() == 0
+    assert scene.reload() == 0
     assert scene.ends() == []
 
 
@@ -577,7 +669,7 @@ def test_those_who_ask_why_and_those_who_are_leaving_are_let_be(scene: Scene) ->
     leaving = scene.coming(LITERAL)
     scene.world.egress.pending.deferreds[-1].errback(Refused(ReplyCode.HOST_UNREACHABLE, "no"))
     scene.change('refused_sessions = "cut"\n', DENIES)
-    assert scene.reloader.reload() == 0
+    assert scene.reload() == 0
     assert (why.gone, leaving.gone) == (None, None)
 
 
@@ -585,7 +677,7 @@ def test_of_many_the_log_names_some_and_counts_the_others(scene: Scene, said: li
     for _ in range(LISTED + 5):
         scene.relaying()
     scene.change("", DENIES)
-    assert scene.reloader.reload() == LISTED + 5
+    assert scene.reload() == LISTED + 5
     named = [line for line in said if line.startswith("would now be refused: session ")]
     assert len(named) == LISTED
     assert said[-1] == "would now be refused: 5 more sessions (kept)"

@@ -162,6 +162,32 @@ def test_no_server_has_a_status_of_its_own(
     assert capsys.readouterr().err == "socksd: no server listens at /run/s\n"
 
 
+def test_a_drain_is_asked_for_and_watched(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched: list[str] = []
+    monkeypatch.setattr("socksd.app.drain.follow", watched.append)
+    server.answer = 200, {"sessions": 2, "draining_until": 0.0}
+    main(["drain", "--within", "5m", "--socket", "/run/s"])
+    assert server.asked == [("/run/s", "POST", "/v1/drain", {"seconds": 300.0})]
+    assert watched == ["/run/s"]
+    assert capsys.readouterr().out == ""
+    main(["drain", "--within", "0s", "--json"])
+    assert server.asked[1:] == [("/run/socksd/control.sock", "POST", "/v1/drain", {"seconds": 0.0})]
+    assert json.loads(capsys.readouterr().out)["sessions"] == 2
+    assert len(watched) == 1, "a program is not kept waiting"
+
+
+def test_a_drain_that_is_refused_is_not_watched(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socksd.app.drain.follow", pytest.fail)
+    server.answer = 409, {"error": "it is draining already"}
+    with pytest.raises(SystemExit) as caught:
+        main(["drain", "--within", "5m"])
+    assert caught.value.code == 1
+
+
 def test_a_time_that_is_none_is_said(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["reload", "--confirm", "5"])

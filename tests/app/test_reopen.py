@@ -9,6 +9,7 @@ from pathlib import Path
 from socksd.app.reopen import Reopener
 from socksd.app.service import Part
 from socksd.observe.access import AccessLog
+from socksd.observe.batch import DELAY
 from tests.app.test_reload import FakeReactor
 from tests.app.test_service import FakePort, Scene
 from tests.fakes import outcome
@@ -30,6 +31,7 @@ def test_a_file_that_was_moved_away_is_begun_anew_at_once(tmp_path: Path) -> Non
     reactor.turn()
     assert path.read_text() == ""
     log(SERVED)
+    reactor.advance(DELAY)
     assert len(path.read_text().splitlines()) == 1
     assert len((tmp_path / "access.jsonl.1").read_text().splitlines()) == 1
     outcome(scene.gateway.stopService())

@@ -151,25 +151,31 @@ def test_what_comes_to_a_plain_port_is_watched_by_the_switchboard(
             self.port = kind.__new__(kind)
             self.port.factory = Factory() if wrapped else factory
             self.port.socket = cast("Any", Options())
-            self.port.getHost = lambda: IPv4Address("TCP", "127.0.0.1", 1080)  # type: ignore[method-assign]
-            self.port.stopListening = lambda: succeed(None)  # type: ignore[method-assign]
+            self.port.getHost = lambda: IPv4Address("TCP", "127.0.0.1", 1080)  # type: ignore[method-assign]  # a port that does not listen
+            self.port.stopListening = lambda: succeed(None)  # type: ignore[method-assign]  # a port that does not listen
             return succeed(self.port)
 
     scene, endpoint, board = Scene(FakePort()), Endpoint(), cast("Any", SimpleNamespace())
-    board.accepted = lambda *accepted: ("switched", *accepted)
-    monkeypatch.setattr("socksd.app.service.Server", lambda *accepted: ("reactor's", *accepted))
+    listened: list[Any] = []
+    board.listen = lambda port, accept: listened.append((port, accept))
     entrance = Entrance("office", "tcp:1080", cast("Any", endpoint))
-    scene.gateway.generation = replace(scene.gateway.generation, entrances=(entrance,), board=board)
+    generation = replace(scene.gateway.generation, entrances=(entrance,), board=board)
+    scene.gateway.generation = generation
     scene.gateway.privilegedStartService()
-    transport: Any = endpoint.port.transport
-    assert (transport is not kind.transport) is switched
     if switched:
-        factory: Any = endpoint.port.factory
-        assert transport("socket", "protocol") == ("switched", "socket", "protocol")
-        factory.front = Front(security=cast("Any", object()))
-        assert transport("socket", "protocol") == ("reactor's", "socket", "protocol")
-        factory.front = None
-        assert transport("socket", "protocol")[0] == "switched"
+        for front in (Front(security=cast("Any", object())), None):
+            scene.gateway.adopt(
+                replace(generation, entrances=(replace(entrance, front=front),), parts=())
+            )
+        scene.gateway.adopt(replace(generation, entrances=(), parts=()))
+        assert [port for port, _ in listened] == [endpoint.port] * 4
+        assert listened.pop()[1] is None, "closed, it is forgotten"
+        (_, first), (_, between), (_, last) = listened
+        assert between is None
+        assert first.func == last.func == cast("Any", endpoint.port.factory).accept
+        assert first.args == last.args == (board,)
+    else:
+        assert not listened
     no_delay = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     assert (no_delay in cast("Any", endpoint.port.socket).options) is switched
     outcome(scene.gateway.stopService())
@@ -181,7 +187,7 @@ def test_stopping_waits_for_sessions_whose_end_comes_later() -> None:
     scene = Scene(FakePort(), [Part(stop=lambda: heard.append("stop"))])
     scene.gateway.startService()
     client = scene.world.connect()
-    client.abortConnection = lambda: scene.clock.callLater(0, client.receive_reset)  # type: ignore[method-assign]
+    client.abortConnection = lambda: scene.clock.callLater(0, client.receive_reset)  # type: ignore[method-assign]  # a reset takes a turn
     stopped = scene.gateway.stopService()
     assert heard == []
     scene.clock.pump([0, 0])
@@ -239,6 +245,49 @@ def test_who_insists_does_not_wait() -> None:
     assert scene.clock.getDelayedCalls() == []
 
 
+def test_who_asks_for_the_end_says_how_long_sessions_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process is told to end a turn later: by then who has asked is answered."""
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    scene, told = Scene(FakePort()), []
+    heard: list[float] = []
+    scene.gateway.ends.append(heard.append)
+    scene.gateway.leave = lambda: told.append(scene.gateway.stopService())
+    scene.gateway.startService()
+    client = scene.connect()
+    assert scene.gateway.draining_until is None
+    scene.gateway.drain(5.0)
+    scene.gateway.drain(500.0)
+    assert scene.gateway.draining_until == 1005.0
+    assert not told
+    scene.clock.advance(0)
+    assert heard == [5.0]
+    scene.clock.advance(4.9)
+    assert client.gone is None
+    scene.clock.advance(0.1)
+    (stopped,) = told
+    outcome(stopped)
+    assert client.gone == "reset"
+
+
+def test_without_a_time_of_its_own_it_is_the_configured_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    scene = Scene(FakePort())
+    scene.gateway.generation = scene.generation({"office": FakePort()}, drain=60.0)
+    scene.gateway.startService()
+    scene.gateway.drain()
+    assert scene.gateway.draining_until == 1060.0
+    scene.clock.advance(0)
+    assert not scene.gateway.running
+    other = Scene(FakePort())
+    other.gateway.startService()
+    other.gateway.stopService()
+    assert other.gateway.draining_until == 1000.0, "a signal counts, too"
+
+
 def test_a_service_says_what_it_does() -> None:
     scene = Scene(FakePort())
     scene.gateway.startService()
@@ -253,7 +302,7 @@ def test_stopping_does_not_wait_for_ever() -> None:
     scene = Scene(FakePort())
     scene.gateway.startService()
     client = scene.world.connect()
-    client.abortConnection = lambda: None  # type: ignore[method-assign]
+    client.abortConnection = lambda: None  # type: ignore[method-assign]  # one that does not end
     stopped = scene.gateway.stopService()
     scene.clock.pump([0] * 101)
     outcome(stopped)
@@ -447,6 +496,21 @@ def test_the_bound_on_sessions_is_that_of_the_new_configuration() -> None:
     outcome(scene.gateway.stopService())
 
 
+def test_a_shut_door_stays_shut_for_listeners_that_go_on() -> None:
+    """Who reads a port may be another one from now on."""
+    port = FakePort()
+    scene = Scene(port)
+    scene.gateway.startService()
+    scene.gateway.adopt(scene.generation({"office": None}, sessions=1))
+    client = scene.connect()
+    stopped: list[bool] = []
+    port.stopReading = lambda: stopped.append(True)  # type: ignore[method-assign]  # to see it called
+    scene.gateway.adopt(scene.generation({"office": None}, sessions=1))
+    assert stopped
+    client.receive_reset()
+    outcome(scene.gateway.stopService())
+
+
 def test_what_does_not_stop_is_said_and_stops_nothing_else(
     logged_errors: list[dict[str, Any]],
 ) -> None:
@@ -479,7 +543,7 @@ def test_where_it_listens_is_written_as_one_would(address: Any, text: str) -> No
 def test_deadlines_do_not_follow_the_wall_clock() -> None:
     clock = Clock()
     go_by_monotonic_time(clock)
-    assert clock.seconds is time.monotonic  # type: ignore[comparison-overlap]
+    assert clock.seconds is time.monotonic  # type: ignore[comparison-overlap]  # mypy knows the stub, we ask for the method
 
 
 def test_what_is_scheduled_by_the_old_time_is_left_at_it() -> None:

@@ -80,7 +80,7 @@ def test_who_is_named_may_look(
 ) -> None:
     assert not watching.admits(who), "nobody may by default"
     scene.change(TABLES)
-    scene.reloader.reload()
+    scene.reload()
     assert watching.admits(who) is admitted
 
 

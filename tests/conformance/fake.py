@@ -112,7 +112,7 @@ class Session:
             self.buffer = self.client.recv(1024)
             if not self.buffer:
                 raise End
-            self.take = self.take_at_once  # type: ignore[method-assign]
+            self.take = self.take_at_once  # type: ignore[method-assign]  # another manner for this one
 
     def take_at_once(self, count: int) -> bytes:
         if len(self.buffer) < count:

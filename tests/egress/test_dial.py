@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attr import astuple
@@ -56,19 +56,35 @@ class FakeBoard:
         del self.watched[descriptor]
 
     def transport(
-        self, sock: socket.socket, protocol: IProtocol, peer: Any, true: int | None = None
+        self, sock: socket.SocketType, protocol: IProtocol, peer: Any, true: int | None = None
     ) -> Server:
         self.watched.pop(sock.fileno(), None)
         self.made.append((sock.fileno(), true))
         name = astuple(peer)[1:]
         return Server(sock, protocol, name, None, 0, HandReactor())  # type: ignore[arg-type]  # as adoptStreamConnection() has it
 
-    def accepted(self, *_: object) -> Server:
-        raise NotImplementedError  # nobody is accepted here
+    def hand_over(self, descriptor: int, watched: IWatched) -> None:
+        assert descriptor in self.watched
+        self.watched[descriptor] = watched
+
+    def soon(self, watched: IWatched) -> None:
+        raise NotImplementedError  # nothing here has anything to read
+
+    def closing(self, descriptor: int) -> None:
+        raise NotImplementedError  # nor is closed by its owner
+
+    def listen(self, *_: object) -> None:
+        raise NotImplementedError  # nor accepted
 
     def tell(self, events: int = EPOLLOUT) -> None:
         for watched in list(self.watched.values()):
             watched.hear(events)
+
+
+@pytest.fixture(autouse=True)
+def patched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dial by the socket class of Python's, whose methods a test can replace."""
+    monkeypatch.setattr("socksd.egress.dial.SocketType", socket.socket)
 
 
 @pytest.fixture
@@ -291,7 +307,7 @@ def test_without_a_descriptor_it_fails_with_that_errno(
     def no_socket(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("socksd.egress.dial.socket", no_socket)
+    monkeypatch.setattr("socksd.egress.dial.SocketType", no_socket)
     failed = failure_of(connect())
     assert isinstance(failed, error.ConnectBindError)
     assert failed.osError == errno.EMFILE
@@ -342,3 +358,31 @@ def test_a_bug_is_told_to_whom_waits(connect: Connect, board: FakeBoard) -> None
     assert isinstance(failure_of(connecting), ZeroDivisionError)
     with pytest.raises(OSError):
         os.fstat(descriptor)
+
+
+class Bare(Factory[Protocol]):
+    """Makes do without a transport."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[object, ...]] = []
+
+    def bare(self, *given: object) -> Protocol:
+        self.made.append(given)
+        return Protocol()
+
+
+def test_a_factory_may_make_do_with_the_socket(
+    connect: Connect, board: FakeBoard, listener: socket.socket
+) -> None:
+    """It is given what is known of it, and makes whom the switchboard tells from now on."""
+    factory = Bare()
+    connecting = connect(factory)
+    ((descriptor, _),) = board.watched.items()
+    board.tell(EPOLLIN | EPOLLOUT)
+    ((given, sock, name, true),) = cast("Any", factory.made)
+    assert (given, name, true) == (board, listener.getsockname(), EPOLLIN | EPOLLOUT)
+    assert sock.fileno() == descriptor
+    assert not board.made
+    connecting.addCallback(lambda _: None)  # it has no transport to be closed
+    board.forget(descriptor)
+    sock.close()

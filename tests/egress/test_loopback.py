@@ -138,7 +138,7 @@ class Authority(authority.FileAuthority):
         self.records: dict[bytes, list[Any]] = {b"example": [self.soa[1]]}
         for record in records:
             self.records.setdefault(record.name.name, []).append(record.payload)
-            record.payload.ttl = record.ttl  # type: ignore[union-attr]
+            record.payload.ttl = record.ttl  # type: ignore[union-attr]  # of a known type
 
 
 @asynccontextmanager

@@ -50,7 +50,7 @@ class Zone:
             if record.name.name.lower() in owners and record.type in (query.type, dns.CNAME):
                 said.append(record)
                 if self.follows and record.type == dns.CNAME:
-                    owners.add(record.payload.name.name.lower())  # type: ignore[union-attr]
+                    owners.add(record.payload.name.name.lower())  # type: ignore[union-attr]  # of a known type
         message = reply_to(question, *said, code=self.codes.get(query.type, dns.OK))
         if self.soa:
             message.authority = [dns.RRHeader(b"", dns.SOA, payload=dns.Record_SOA())]
@@ -58,7 +58,7 @@ class Zone:
 
 
 def resolver(reactor: FakeReactor, servers: Sequence[NameServer]) -> DNSResolver:
-    asked = NameServers(servers, reactor, reactor.make_socket)  # type: ignore[arg-type]
+    asked = NameServers(servers, reactor, reactor.make_socket)  # type: ignore[arg-type]  # a fake reactor
     return DNSResolver(asked, reactor, TIMEOUT)
 
 

@@ -58,8 +58,8 @@ def asking(*servers: Server) -> tuple[FakeReactor, Deferred[dns.Message]]:
     reactor.servers.update(zip(addresses, servers, strict=True))
     name_servers = NameServers(
         [NameServer(ip_address(host), port) for host, port in addresses],
-        reactor,  # type: ignore[arg-type]
-        reactor.make_socket,  # type: ignore[arg-type]
+        reactor,  # type: ignore[arg-type]  # a fake reactor
+        reactor.make_socket,  # type: ignore[arg-type]  # a fake reactor
     )
     return reactor, Deferred.fromCoroutine(name_servers.ask(NAME, dns.A))
 
@@ -193,8 +193,8 @@ def test_what_is_no_reply_to_this_question_is_dropped(lie: Server) -> None:
     reactor.servers[ONE] = lie_then_truth
     servers = NameServers(
         [NameServer(ip_address(ONE[0]))],
-        reactor,  # type: ignore[arg-type]
-        reactor.make_socket,  # type: ignore[arg-type]
+        reactor,  # type: ignore[arg-type]  # a fake reactor
+        reactor.make_socket,  # type: ignore[arg-type]  # a fake reactor
     )
     answer = Deferred.fromCoroutine(servers.ask(NAME, dns.A))
     reactor.advance(0.02)
@@ -249,8 +249,8 @@ def test_without_a_socket_it_is_our_trouble_and_not_the_names() -> None:
     reactor.no_sockets = OSError(errno.EMFILE, "")
     servers = NameServers(
         [NameServer(ip_address(ONE[0]))],
-        reactor,  # type: ignore[arg-type]
-        reactor.make_socket,  # type: ignore[arg-type]
+        reactor,  # type: ignore[arg-type]  # a fake reactor
+        reactor.make_socket,  # type: ignore[arg-type]  # a fake reactor
     )
     refused = refusal_of(Deferred.fromCoroutine(servers.ask(NAME, dns.A)))
     assert refused.reply is ReplyCode.GENERAL_FAILURE

@@ -115,7 +115,7 @@ def test_the_last_failure_ends_it_with_all_of_them_in_order() -> None:
     one.fail(111)
     with pytest.raises(AllFailed) as raised:
         outcome(won)
-    assert [failed.osError for failed in raised.value.errors] == [111, 113]  # type: ignore[union-attr]
+    assert [failed.osError for failed in raised.value.errors] == [111, 113]  # type: ignore[union-attr]  # each has one, by now
     assert not clock.getDelayedCalls()
 
 
@@ -177,7 +177,7 @@ def test_whatever_happens_at_most_one_connection_survives(
     kinds: list[object], stubborn: list[bool], happenings: list[tuple[int, str]], cancel: bool
 ) -> None:
     """And nothing is left on the clock, and no attempt under way."""
-    endpoints = [FakeEndpoint(kind) for kind in kinds]  # type: ignore[arg-type]
+    endpoints = [FakeEndpoint(kind) for kind in kinds]  # type: ignore[arg-type]  # a word of the parameters
     for endpoint, connects in zip(endpoints, stubborn, strict=False):
         endpoint.connects_when_cancelled = connects
     clock, won = started(*endpoints)

@@ -16,7 +16,7 @@ from socksd.egress.system import SystemResolver
     ("text", "kind"), [("system", SystemResolver), ("dns:192.0.2.53", DNSResolver)]
 )
 def test_a_resolver_remembers_whoever_it_asks(text: str, kind: type) -> None:
-    resolver = resolver_from(text, MemoryReactorClock())  # type: ignore[arg-type]
+    resolver = resolver_from(text, MemoryReactorClock())  # type: ignore[arg-type]  # a fake reactor
     assert isinstance(resolver, CachingResolver)
     assert isinstance(resolver._inner, kind)
     resolver.stop()
@@ -29,7 +29,7 @@ def test_the_settings_reach_whom_they_concern() -> None:
         threads=7,
         ttl=8,
         negative_ttl=9,
-        entries=10,  # type: ignore[arg-type]
+        entries=10,  # type: ignore[arg-type]  # a fake reactor
     )
     lookup = resolver._inner
     assert isinstance(lookup, SystemResolver)
@@ -75,5 +75,5 @@ def test_name_servers_are_read_in_order(text: str, servers: list[tuple[str, int]
 )
 def test_what_names_no_resolver_is_told_what_to_write(text: str, says: str) -> None:
     with pytest.raises(ValueError) as raised:
-        resolver_from(text, MemoryReactorClock())  # type: ignore[arg-type]
+        resolver_from(text, MemoryReactorClock())  # type: ignore[arg-type]  # a fake reactor
     assert says in str(raised.value)

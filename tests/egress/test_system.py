@@ -86,7 +86,7 @@ class FakeNames:
 
 def system(names: FakeNames, most: int = 2) -> tuple[FakeThreads, SystemResolver]:
     threads = FakeThreads(most)
-    return threads, SystemResolver(FakeMainThread(), threads, getaddrinfo=names)  # type: ignore[arg-type]
+    return threads, SystemResolver(FakeMainThread(), threads, getaddrinfo=names)  # type: ignore[arg-type]  # fakes
 
 
 def failure_of(asked: Deferred[Answer]) -> Refused:
@@ -228,7 +228,7 @@ async def test_sixty_names_that_hang_do_not_stop_a_good_one() -> None:
     def ours() -> int:
         return sum("socksd-resolve" in thread.name for thread in threading.enumerate())
 
-    resolver = SystemResolver(real_reactor, LookupThreads(), getaddrinfo=getaddrinfo)  # type: ignore[arg-type]
+    resolver = SystemResolver(real_reactor, LookupThreads(), getaddrinfo=getaddrinfo)  # type: ignore[arg-type]  # the reactor is a module to mypy
     assert ours() == 0
     try:
         hanging = [resolver.lookup(f"hanging{number}") for number in range(60)]

@@ -52,13 +52,13 @@ class Origin(socketserver.ThreadingTCPServer):
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         self.accepted += 1
-        return super().get_request()  # type: ignore[return-value]
+        return super().get_request()  # type: ignore[return-value]  # datagrams have no connection
 
-    def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+    def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]  # narrower than socketserver says
         with suppress(OSError):  # the far side may leave when it likes
             self._talk(request)
 
-    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]  # narrower than socketserver says
         request.close()
 
 
@@ -168,7 +168,7 @@ class NameServer(socketserver.UDPServer):
         self.port: int = self.server_address[1]
 
     def finish_request(self, request: object, client_address: object) -> None:
-        octets, sock = request  # type: ignore[misc]
+        octets, sock = request  # type: ignore[misc]  # of a datagram it is a pair
         query = dns.Message()
         query.fromStr(octets)
         name = query.queries[0].name.name.decode().lower()

@@ -129,11 +129,13 @@ class Gateway:
         return int(self.logged(rf"listening name={listener} on \S+:\d+").rpartition(":")[2])
 
     def configure(self, config: str) -> None:
-        """Write the configuration; one that runs has to be told to look."""
-        self.file.write_text(
+        """Write the configuration, all of it at once; one that runs has to be told to look."""
+        new = self.file.with_suffix(".new")
+        new.write_text(
             f'version = 1\n[log]\naccess = "{self._access}"\n'
             f'[[listener]]\nname = "test"\nendpoint = "{LISTEN}"\n{config}'
         )
+        new.replace(self.file)
 
     def log(self) -> str:
         """Everything said so far."""

@@ -9,6 +9,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -35,6 +36,7 @@ from = ["127.0.0.0/8"]
 """
 HERE = "interface=127.0.0.1"
 GW = authority.server("gw.test")
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.rst"
 
 
 def listener(name: str, endpoint: str) -> str:
@@ -167,6 +169,42 @@ def test_a_certificate_is_a_login(serve: Serve, http: HTTPOrigin, tmp_path: Path
     assert (second["user"], second["outcome"]) == ("bob", "denied")
     assert {each["outcome"] for each in others} == {"protocol-error"}
     assert {each["reason"] for each in others} == {"TLS: peer did not return a certificate"}
+
+
+def test_a_certificate_is_revoked_by_a_reload(
+    serve: Serve, http: HTTPOrigin, tmp_path: Path
+) -> None:
+    """With lists as docs/operations.rst has them made."""
+    needs("openssl")
+    people = {name: authority.client(name, ou=["staff"]) for name in ("alice", "bob")}
+    files = {name: each.write(tmp_path, f"{name}.pem") for name, each in people.items()}
+    staff = authority.clients_authority()
+    (tmp_path / "staff-ca.pem").write_bytes(staff.pem)
+    (tmp_path / "staff-ca.key").write_bytes(staff.key_pem)
+    (tmp_path / "index.txt").touch()
+    text = OPERATIONS.read_text()
+    shown = re.search(r"    \[ca\]\n(?:    .*\n)+", text)
+    assert shown is not None
+    (tmp_path / "ca.cnf").write_text(textwrap.dedent(shown[0]))
+    revoke, write = re.findall(r"\$ (openssl ca .*)", text)
+    openssl = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True, timeout=30)
+    openssl(write.split())
+    config = listener("mtls", mtls(tmp_path, f":crl={tmp_path}/staff-crl.pem"))
+    gateway = serve(config=config + ALLOW)
+    port = gateway.port_of("mtls")
+    for file in files.values():
+        with over_tls(port, certificate=file) as sock:
+            sock.sendall(GREETING)
+            assert take(sock, 2) == b"\x05\x00"
+    openssl(revoke.split())
+    openssl(write.split())
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.logged("reloaded")
+    with over_tls(port, certificate=files["bob"]) as sock:
+        sock.sendall(GREETING)
+        assert take(sock, 2) == b"\x05\x00"
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        page(over_tls(port, certificate=files["alice"]), http)
 
 
 def test_where_it_is_optional_the_others_log_in(

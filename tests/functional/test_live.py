@@ -21,12 +21,15 @@ from socksd.identity.htpasswd import set_password
 from tests.functional.conftest import Serve
 from tests.functional.dialogue import Refused, answer, take, take_all, tunnel
 from tests.functional.origins import PAGE, HTTPOrigin, Origin, echo
-from tests.functional.process import SCRIPTS, Gateway, needs, run, wait_for
+from tests.functional.process import LISTEN, SCRIPTS, Gateway, needs, run, wait_for
+from tests.functional.visitors import Visitors
 
 NOT_ALLOWED = 2
 # As many as descriptors allow, for who wants to know; see "Limits" of the docs.
 IDLE = int(os.environ.get("SOCKSD_IDLE", "500"))
 RELOADS = 100
+STORM = 50  # reloads, while this many clients come all the time:
+CLIENTS = 16
 MIB = 1 << 20
 
 ALLOW = '[[rule]]\nid = "all"\naction = "allow"\n[guard]\nnever = "nothing"\n'
@@ -212,6 +215,27 @@ def test_a_hundred_reloads_half_of_them_broken_cut_nobody_and_leave_nothing(serv
             sock.setblocking(True)
             assert take(sock, 1) == b"x"
         assert f"session {IDLE}" not in gateway.log()
+
+
+def test_a_storm_of_reloads_fails_no_session(serve: Serve, origin: Callable[..., Origin]) -> None:
+    """Every third file is broken; signals that come while one is read are one more reload."""
+    target = origin(echo)
+    gateway = serve(config=ALLOW)
+    storm = Visitors(gateway.port, target.port)
+    with tunnel(gateway.port, "127.0.0.1", target.port) as before, storm.coming(CLIENTS):
+        for number in range(STORM):
+            gateway.configure(BROKEN if number % 3 == 2 else f"# {number}\n{ALLOW}")
+            hang_up(gateway)
+            storm.more(2)
+        gateway.configure(f'{ALLOW}[[listener]]\nname = "last"\nendpoint = "{LISTEN}"\n')
+        hang_up(gateway)
+        last = gateway.port_of("last")
+        storm.more(CLIENTS)
+        assert echoes(before)
+    assert answer(last, "127.0.0.1", target.port) == 0
+    log = gateway.log()
+    assert log.count("] reloaded: ") + log.count("rule[0].action") <= STORM + 1
+    assert log.count("rule[0].action") > 1, "files were broken when they were read"
 
 
 # -- on trial ----------------------------------------------------------------

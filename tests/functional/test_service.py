@@ -10,6 +10,8 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,10 +22,16 @@ from typing import Any
 
 import pytest
 
+from socksd.admin.client import ask as ask_socket
 from tests.functional.conftest import Serve
 from tests.functional.dialogue import GREETING, dial, request, take, take_reply, tunnel
 from tests.functional.origins import Origin, echo
 from tests.functional.process import LISTEN, SCRIPTS, WAIT, Gateway, needs, run, wait_for
+from tests.functional.visitors import Visitors
+
+# For who wants to know: how often, and of how many that come all the time.
+RESTARTS = int(os.environ.get("SOCKSD_RESTARTS", "2"))
+CLIENTS = 16
 
 ETC = Path(__file__).parent.parent.parent / "etc"
 ALLOW = '[[rule]]\nid = "all"\naction = "allow"\n[guard]\nnever = "nothing"\n'
@@ -106,6 +114,47 @@ def test_without_sessions_it_ends_at_once(serve: Serve) -> None:
     assert "draining" not in gateway.log()
 
 
+def test_who_drains_it_watches_the_last_session_end(
+    serve: Serve, origin: Callable[..., Origin], tmp_path: Path
+) -> None:
+    """And who stops watching stops nothing else."""
+    gateway = serve(config=f'[control]\nsocket = "{tmp_path}/s"\n{ALLOW}')
+    wait_for("the control socket", (tmp_path / "s").exists)
+    drain = (SCRIPTS / "socksd", "drain", "--socket", f"{tmp_path}/s")
+    with tunnel(gateway.port, "127.0.0.1", origin(echo).port) as client:
+        said = (tmp_path / "said").open("w+")
+        watching = subprocess.Popen((*drain, "--within", "5m"), stdout=said)
+        gateway.logged(r"draining: 1 sessions may take 300 s to end")
+        with pytest.raises(ConnectionRefusedError):
+            dial(gateway.port)
+        status = run(SCRIPTS / "socksd", "status", "--socket", f"{tmp_path}/s")
+        assert re.search(r"^draining +who is left at ", status.stdout, re.MULTILINE), status
+        assert run(*drain, "--within", "1s").returncode == 1
+        again = subprocess.Popen(drain, stdout=subprocess.PIPE, text=True)
+        assert again.stdout
+        assert again.stdout.readline().startswith("draining: 1 sessions are left, cut at ")
+        again.send_signal(signal.SIGINT)
+        assert again.communicate(timeout=WAIT)[0] == "the server goes on draining\n"
+        assert again.returncode == 130
+        assert echoes(client)
+    assert gateway.process.wait(WAIT) == 0
+    assert watching.wait(WAIT) == 0
+    with said:
+        said.seek(0)
+        assert said.read().splitlines()[1:] == ["ended"]
+    (session,) = gateway.sessions(1)
+    assert session["outcome"] == "served"
+
+
+def test_a_drain_without_sessions_is_answered_before_it_ends(serve: Serve, tmp_path: Path) -> None:
+    gateway = serve(config=f'[control]\nsocket = "{tmp_path}/s"\n{ALLOW}')
+    wait_for("the control socket", (tmp_path / "s").exists)
+    status, answer = ask_socket(f"{tmp_path}/s", "POST", "/v1/drain")
+    assert (status, answer["sessions"]) == (200, 0)
+    assert gateway.process.wait(WAIT) == 0
+    assert not (tmp_path / "s").exists()
+
+
 def test_sighup_does_not_end_what_has_not_begun(tmp_path: Path) -> None:
     """Who has changed the file in that moment has it read once more."""
     path, real = tmp_path / "socksd.toml", tmp_path / "real.toml"
@@ -136,7 +185,7 @@ def units(directory: Path) -> Iterator[list[str]]:
     """Give copies of the shipped units whose programs are there."""
     copies = []
     for unit in (ETC / "systemd").iterdir():
-        copy = directory / unit.name
+        copy = directory / unit.name.replace("@.", "@1.")
         copy.write_text(unit.read_text().replace("/opt/socksd/bin", str(SCRIPTS)))
         copies.append(str(copy))
     yield copies
@@ -150,11 +199,40 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_service_can_do_little_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["socksd.service", "socksd@.service"])
+def test_the_service_can_do_little_else(name: str) -> None:
     program = needs("systemd-analyze")
-    unit = ETC / "systemd" / "socksd.service"
+    unit = ETC / "systemd" / name
     done = run(program, "security", "--offline=true", "--threshold=18", unit)
     assert done.returncode == 0, done.stdout
+
+
+def test_an_instance_is_the_service_but_for_what_it_shares_and_what_it_has_of_its_own() -> None:
+    service, instance = (
+        [
+            line
+            for line in (ETC / "systemd" / name).read_text().splitlines()
+            if line and not line.startswith("#")
+        ]
+        for name in ("socksd.service", "socksd@.service")
+    )
+    assert [line for line in service if line not in instance] == [
+        "Description=SOCKS5 gateway",
+        "RuntimeDirectory=socksd",
+        "StateDirectory=socksd",
+        "WantedBy=multi-user.target",
+    ]
+    assert [line for line in instance if line not in service] == [
+        "Description=SOCKS5 gateway, instance %i",
+        "Conflicts=socksd.service",
+        "PartOf=socksd.target",
+        "Sockets=socksd.socket",
+        "NonBlocking=yes",
+        "RuntimeDirectory=socksd-%i",
+        "StateDirectory=socksd-%i",
+        "BindPaths=%t/socksd-%i:%t/socksd %S/socksd-%i:%S/socksd",
+        "WantedBy=socksd.target",
+    ]
 
 
 class Manager:
@@ -186,18 +264,7 @@ def test_the_service_serves_by_its_unit_and_says_how_it_goes(
 ) -> None:
     """Its command line, on a socket that systemd has passed, with a manager that listens."""
     activate = needs("systemd-socket-activate")
-    config = tmp_path / "socksd.toml"
-    endpoint = re.search(r'endpoint = ("systemd:.*?")', (ETC / "systemd/socksd.socket").read_text())
-    assert endpoint
-    config.write_text(
-        f'version = 1\n[[listener]]\nname = "test"\nendpoint = {endpoint[1]}\n{ALLOW}'
-    )
-    found = re.search(
-        r"^ExecStart=(.*)$", (ETC / "systemd/socksd.service").read_text(), re.MULTILINE
-    )
-    assert found
-    command = found[1].replace("/opt/socksd/bin", str(SCRIPTS))
-    command = command.replace("/etc/socksd/socksd.toml", str(config))
+    command = exec_start("socksd.service", activated(tmp_path))
     port, manager = free_port(), Manager(tmp_path)
     during.callback(manager.socket.close)
     with (tmp_path / "log").open("wb") as log:
@@ -205,7 +272,7 @@ def test_the_service_serves_by_its_unit_and_says_how_it_goes(
             [
                 *(activate, "--listen", f"127.0.0.1:{port}", "--fdname=socks"),
                 *("-E", f"NOTIFY_SOCKET={manager.path}", "-E", "WATCHDOG_USEC=400000"),
-                *shlex.split(command),
+                *command,
             ],
             cwd=tmp_path,
             stdout=log,
@@ -230,6 +297,88 @@ def test_the_service_serves_by_its_unit_and_says_how_it_goes(
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+PASS = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="socks", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Activated:
+    """
+    A service whose port is held for it, and started as systemd starts it: on descriptor 3.
+
+    Args:
+        command: The unit's ExecStart.
+        log: Where it writes.
+    """
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self.command, self.log = command, log
+        self.held = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.port: int = self.held.getsockname()[1]
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        held = self.held.fileno()
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", PASS, str(held), *self.command],
+                cwd=self.log.parent,
+                pass_fds=[held],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def logged(self, words: str) -> None:
+        wait_for(f"{words!r} in the log", lambda: words in self.log.read_text())
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.held.close()
+
+
+def exec_start(unit: str, config: Path) -> list[str]:
+    """Give the command line of a shipped unit, for programs and a configuration of ours."""
+    text = (ETC / "systemd" / unit).read_text()
+    found = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    assert found
+    command = found[1].replace("/opt/socksd/bin", str(SCRIPTS))
+    return shlex.split(command.replace("/etc/socksd/socksd.toml", str(config)))
+
+
+def activated(directory: Path) -> Path:
+    """Write a configuration that takes the socket unit's port."""
+    said = re.search(r'endpoint = ("systemd:.*?")', (ETC / "systemd/socksd.socket").read_text())
+    assert said
+    config = directory / "socksd.toml"
+    config.write_text(f'version = 1\n[[listener]]\nname = "test"\nendpoint = {said[1]}\n{ALLOW}')
+    return config
+
+
+def test_a_restart_refuses_nobody_where_the_port_is_held(
+    tmp_path: Path, origin: Callable[..., Origin], during: ExitStack
+) -> None:
+    """Who lives may end; who comes meanwhile waits in the queue."""
+    command = exec_start("socksd.service", activated(tmp_path))
+    service = Activated(command, tmp_path / "log")
+    during.callback(service.close)
+    target = origin(echo)
+    with Visitors(service.port, target.port).coming(CLIENTS) as visitors:
+        for _ in range(RESTARTS):
+            visitors.more(CLIENTS)
+            with tunnel(service.port, "127.0.0.1", target.port) as client:
+                service.process.terminate()
+                service.logged("draining: ")
+                assert echoes(client)
+            service.process.wait(WAIT)
+            service.log.unlink()
+            service.process = service.start()
+        visitors.more(CLIENTS)
 
 
 # -- logs ----------------------------------------------------------------------
@@ -345,6 +494,80 @@ def test_a_reader_of_the_log_that_is_stuck_stops_no_traffic(
     assert len(served) == 50
     for number in served:
         assert any(f"[socksd#info] session {number} client=" in line for line in lines)
+
+
+def test_a_pipe_that_nobody_reads_stops_no_traffic_and_is_counted(
+    serve: Serve, origin: Callable[..., Origin], tmp_path: Path, during: ExitStack
+) -> None:
+    """First nobody has it open; then somebody who takes nothing out of it."""
+    pytest.importorskip("prometheus_client")
+    target, port = origin(echo), free_port()
+    fifo, config = tmp_path / "access.jsonl", tmp_path / "own.toml"
+    os.mkfifo(fifo)
+    config.write_text(
+        f'version = 1\n[log]\naccess = "{fifo}"\n'
+        f'[metrics]\nendpoint = "tcp:{port}:interface=127.0.0.1"\n{ALLOW}'
+    )
+    gateway = serve("--config", str(config))
+
+    def lost() -> int:
+        return int(float(metrics(port).split("socksd_access_log_lines_lost_total ")[-1].split()[0]))
+
+    for _ in range(5):
+        visit(gateway, target)
+    wait_for("what is lost", lambda: lost() == 5)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    during.callback(os.close, reader)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    gateway.process.send_signal(signal.SIGUSR1)
+    for _ in range(20):
+        visit(gateway, target)
+    gateway.logged("written again; lines lost so far: 5")
+    wait_for("what is lost", lambda: lost() > 10)
+    assert gateway.log().count("lines are lost until it can be written again") == 2
+    gateway.logged("session 25 ")
+    whole = json.loads(os.read(reader, 4096).splitlines()[0])
+    assert whole["outcome"] == "served"
+
+
+def test_a_full_disk_below_the_log_of_twistd_stops_no_traffic_and_is_counted(
+    origin: Callable[..., Origin], tmp_path: Path
+) -> None:
+    if os.geteuid():
+        pytest.skip("needs root, for a small file system")
+    target, port = origin(echo), free_port()
+    with small_disk(tmp_path / "disk") as disk:
+        log, rest = disk / "twistd.log", disk / "rest"
+        rest.write_bytes(bytes(3 * 4096))
+        process = subprocess.Popen(
+            [
+                *(SCRIPTS / "twistd", "--nodaemon", "--pidfile=", "--logfile", log, "socks5"),
+                *("--listen", f"tcp:{port}:interface=127.0.0.1"),
+            ],
+        )
+        try:
+            wait_for("the port", lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
+
+            def full() -> bool:
+                with tunnel(port, "127.0.0.1", target.port) as client:
+                    assert echoes(client)
+                return log.stat().st_size >= 4096
+
+            wait_for("a full disk", full)
+            enough = time.monotonic() + 0.5  # lines are written each tenth of a second
+            while time.monotonic() < enough:
+                full()
+            rest.unlink()
+
+            full()
+            lost = wait_for(
+                "what was lost",
+                lambda: re.search(r"(\d+) lines of sessions could not be written", log.read_text()),
+            )
+            assert int(lost[1]) > 1
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_logrotate_rotates_as_shipped(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,6 +171,23 @@ def test_a_keytab_without_the_key_is_a_problem(keytab: Path, service: str) -> No
 def test_a_keytab_that_is_not_there_is_a_problem(keytab: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.*not found"):
         acceptor(tmp_path / "nowhere")
+
+
+def test_a_keytab_that_hangs_is_a_problem_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open a FIFO waits for who writes, as a dead file system does for its server."""
+    monkeypatch.setattr("socksd.identity.gssapi._PATIENCE", 0.0)
+    fifo = tmp_path / "keytab"
+    os.mkfifo(fifo)
+    for _ in range(2):
+        with pytest.raises(ConfigError) as caught:
+            acceptor(fifo)
+        (problem,) = caught.value.problems
+        assert str(problem) == (
+            f"gssapi.keytab: {fifo} cannot be read within 0 s: does its file system hang?"
+        )
+    fifo.open("wb").close()  # for the thread to end
 
 
 def test_a_new_key_counts_without_a_restart(realm: Realm, become: Become, tmp_path: Path) -> None:

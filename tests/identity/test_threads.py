@@ -175,7 +175,7 @@ def test_there_is_a_thread_for_each_cpu_up_to_four(
     pool: FakePool, monkeypatch: pytest.MonkeyPatch, cpus: int | None, threads: int
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cpus)
-    LoginThreads(reactor, pool=pool).start()  # type: ignore[arg-type]
+    LoginThreads(reactor, pool=pool).start()  # type: ignore[arg-type]  # its sum of interfaces
     assert pool.arguments == {"minthreads": 0, "maxthreads": threads, "name": "login"}
 
 
@@ -205,7 +205,7 @@ def test_the_queue_shows_no_password(pool: FakePool) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_real_threads_are_our_own_and_end_with_the_service() -> None:
-    threads = LoginThreads(reactor, 2)  # type: ignore[arg-type]
+    threads = LoginThreads(reactor, 2)  # type: ignore[arg-type]  # its sum of interfaces
     threads.start()
     try:
         results: list[Deferred[str]] = [
@@ -217,3 +217,25 @@ async def test_real_threads_are_our_own_and_end_with_the_service() -> None:
         threads.stop()
     assert all(name.startswith("PoolThread-login-") for name in names), names
     assert not [t for t in threading.enumerate() if t.name.startswith("PoolThread-login-")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_work_that_hangs_holds_no_stop_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socksd.identity.threads._PATIENCE", 0.0)
+    threads = LoginThreads(reactor, 1)  # type: ignore[arg-type]  # its sum of interfaces
+    threads.start()
+    began: Deferred[threading.Thread] = Deferred()
+    release = threading.Event()
+
+    def hang() -> None:
+        reactor.callFromThread(began.callback, threading.current_thread())
+        release.wait()
+
+    done = threads.run(ALICE, hang)
+    thread = await began
+    threads.stop()
+    assert thread.daemon
+    assert not done.called
+    release.set()
+    await done
+    thread.join()

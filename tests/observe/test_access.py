@@ -5,9 +5,9 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ from socksd.address import Destination
 from socksd.events import Outcome, SessionOpened
 from socksd.observe import access, lines
 from socksd.observe.access import AccessLog, record
+from socksd.observe.batch import DELAY
 from socksd.policy.match import minute
 from socksd.policy.records import moment, unspelled
 from tests.observe.closed import SERVED
@@ -94,9 +95,11 @@ def sessions(path: Path) -> list[int]:
     return [json.loads(line)["session"] for line in text.splitlines()]
 
 
-def close(log: AccessLog, *numbers: int) -> None:
+def close(log: AccessLog, clock: Clock, *numbers: int) -> None:
+    """Let sessions end, and their lines be written."""
     for number in numbers:
         log(replace(SERVED, session=number))
+    clock.advance(DELAY)
 
 
 def test_a_session_is_one_object() -> None:
@@ -213,6 +216,15 @@ def test_groups_are_spelled_as_users_are() -> None:
     assert json.loads(record(replace(SERVED, groups=groups)))["groups"] == [r"caf\udce9", "ops"]
 
 
+@given(st.floats(0, 4e9) | st.integers(0, 10**9).map(lambda n: n - 5e-7))
+def test_the_time_is_rounded_as_datetime_does_it(started: float) -> None:
+    event = replace(SERVED, started=abs(started))
+    usual = datetime.fromtimestamp(event.started, UTC).isoformat(timespec="microseconds")
+    written = usual.replace("+00:00", "Z")
+    assert json.loads(record(event))["time"] == written
+    assert access.text(event).partition(" ")[0] == written
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.999_999, 0.999_999_4, 0.999_999_9])
 def test_the_time_is_in_the_minute_that_rules_see(fraction: float) -> None:
     """Else a rule's hours would begin for the log when they have not yet for the session."""
@@ -221,14 +233,50 @@ def test_the_time_is_in_the_minute_that_rules_see(fraction: float) -> None:
     assert minute(moment(written), UTC) == minute(started, UTC)
 
 
-def test_a_line_is_there_when_the_session_has_ended(clock: Clock, path: Path) -> None:
+def test_a_line_is_there_a_moment_after_the_session_has_ended(clock: Clock, path: Path) -> None:
     log = AccessLog(str(path), clock)
-    close(log, 1)
-    assert sessions(path) == [1]
-    close(log, 2)
-    assert sessions(path) == [1, 2]
+    log.open()
+    log(SERVED)
+    clock.advance(DELAY * 0.99)
+    assert sessions(path) == []
+    clock.advance(DELAY * 0.01)
+    assert sessions(path) == [SERVED.session]
+    close(log, clock, 2)
     log.close()
-    assert sessions(path) == [1, 2]
+    assert sessions(path) == [SERVED.session, 2]
+
+
+def test_the_lines_of_a_moment_are_one_write(clock: Clock, path: Path, kernel: Kernel) -> None:
+    log = AccessLog(str(path), clock)
+    close(log, clock, *range(50))
+    assert kernel.calls == 1
+    assert sessions(path) == [*range(50)]
+    log.close()
+
+
+@pytest.mark.parametrize("end", [AccessLog.close, AccessLog.reopen], ids=["stop", "rotation"])
+def test_what_waits_is_written_first(
+    end: Callable[[AccessLog], None], clock: Clock, path: Path
+) -> None:
+    """Nothing is lost by an orderly end, nor comes late into a file that was moved away."""
+    log = AccessLog(str(path), clock)
+    log.open()
+    log(SERVED)
+    path.rename(path.with_suffix(".1"))
+    end(log)
+    assert sessions(path.with_suffix(".1")) == [SERVED.session]
+    assert not clock.getDelayedCalls()
+    log.close()
+
+
+def test_a_line_that_is_not_ascii_spoils_no_other(clock: Clock, path: Path) -> None:
+    """It would be a bug, and the lines of others are written with it."""
+    log = AccessLog(str(path), clock, lambda event: "é" if event is SERVED else record(event))
+    log(SERVED)
+    close(log, clock, 1)
+    log.close()
+    first, second = path.read_text("ascii").splitlines()
+    assert (first, json.loads(second)["session"]) == (r"\xe9", 1)
 
 
 def test_other_events_write_nothing(clock: Clock, path: Path) -> None:
@@ -248,7 +296,7 @@ def test_nothing_is_touched_before_it_is_opened(clock: Clock, path: Path) -> Non
 def test_what_is_in_the_file_stays(clock: Clock, path: Path) -> None:
     path.write_text('{"session":0}\n')
     log = AccessLog(str(path), clock)
-    close(log, 1)
+    close(log, clock, 1)
     log.close()
     assert sessions(path) == [0, 1]
 
@@ -268,10 +316,10 @@ def test_a_new_file_is_not_for_everybody(clock: Clock, path: Path) -> None:
 def test_a_file_that_is_rotated_away_is_begun_anew(clock: Clock, path: Path, away: Any) -> None:
     old = path.with_suffix(".1")
     log = AccessLog(str(path), clock)
-    close(log, 1)
+    close(log, clock, 1)
     away(path, old)
     clock.advance(1.0)
-    close(log, 2)
+    close(log, clock, 2)
     log.close()
     assert sessions(path) == [2]
     assert not old.exists() or sessions(old) == [1]
@@ -283,8 +331,8 @@ def test_the_file_is_looked_after_once_a_second_not_for_every_line(
     log = AccessLog(str(path), clock)
     log.open()
     path.rename(path.with_suffix(".1"))
-    clock.advance(0.9)
-    close(log, 1)
+    clock.advance(0.8)
+    close(log, clock, 1)
     assert not path.exists()
     log.close()
 
@@ -295,7 +343,7 @@ def test_a_file_that_cannot_be_opened_is_said_once_and_tried_again(
     log = AccessLog(str(path / "file"), clock)
     log.open()
     for number in range(3):
-        close(log, number)
+        close(log, clock, number)
         clock.advance(1.0)
     (event,) = events
     assert formatEvent(event) == (
@@ -305,7 +353,7 @@ def test_a_file_that_cannot_be_opened_is_said_once_and_tried_again(
     assert event["log_level"] is LogLevel.error
     assert log.lost == 3
     path.mkdir()
-    close(log, 3)
+    close(log, clock, 3)
     assert sessions(path / "file") == [3]
     assert formatEvent(events[1]) == (
         f"access log {path}/file: written again; lines lost so far: 3"
@@ -318,20 +366,38 @@ def test_a_full_disk_costs_lines_and_nothing_else(
     clock: Clock, path: Path, kernel: Kernel, events: list[LogEvent]
 ) -> None:
     log = AccessLog(str(path), clock)
-    close(log, 1)
+    close(log, clock, 1)
     kernel.room = 0
-    close(log, 2)
+    close(log, clock, 2)
     calls = kernel.calls
-    close(log, 3, 4)
+    close(log, clock, 3, 4)
     assert kernel.calls == calls  # no system call for what would fail
     clock.advance(1.0)
-    close(log, 5)
+    close(log, clock, 5)
     assert log.lost == 4
     kernel.room = None
     clock.advance(1.0)
-    close(log, 6)
+    close(log, clock, 6)
     assert sessions(path) == [1, 6]
     assert len(events) == 2
+    log.close()
+
+
+def test_of_lines_that_are_written_in_part_those_behind_the_torn_one_are_lost(
+    clock: Clock, path: Path, kernel: Kernel
+) -> None:
+    length = len(record(replace(SERVED, session=1))) + 1
+    log = AccessLog(str(path), clock)
+    kernel.room = length + 10
+    close(log, clock, 1, 2, 3, 4)
+    assert log.lost == 2
+    kernel.room = None
+    clock.advance(1.0)
+    close(log, clock, 5)
+    assert sessions(path) == [1, 2, 5]
+    kernel.room = length
+    close(log, clock, 6, 7)
+    assert (sessions(path), log.lost) == ([1, 2, 5, 6], 3)
     log.close()
 
 
@@ -341,16 +407,16 @@ def test_a_torn_line_is_finished_before_the_next(
     """The disk fills in the middle of a line; no line may begin in another's middle."""
     log = AccessLog(str(path), clock)
     kernel.room = 10
-    close(log, 1)
+    close(log, clock, 1)
     assert path.stat().st_size == 10
     assert log.lost == 0
     kernel.room = 10
     clock.advance(1.0)
-    close(log, 2)  # ten octets more of the first
+    close(log, clock, 2)  # ten octets more of the first
     assert log.lost == 1
     kernel.room = None
     clock.advance(1.0)
-    close(log, 3)
+    close(log, clock, 3)
     assert sessions(path) == [1, 3]
     log.close()
     assert log.lost == 1
@@ -362,12 +428,12 @@ def test_no_line_begins_in_the_middle_of_a_torn_one(
     """Even when the file takes octets again a moment after it did not."""
     log = AccessLog(str(path), clock)
     kernel.room = 10
-    close(log, 1)
+    close(log, clock, 1)
     kernel.room, kernel.busy = None, 1
     clock.advance(1.0)
-    close(log, 2)
+    close(log, clock, 2)
     clock.advance(1.0)
-    close(log, 3)
+    close(log, clock, 3)
     assert sessions(path) == [1, 3]
     log.close()
 
@@ -377,14 +443,14 @@ def test_half_a_line_is_not_called_writing_again(
 ) -> None:
     log = AccessLog(str(path), clock)
     kernel.room = 0
-    close(log, 1)
+    close(log, clock, 1)
     kernel.room = 10
     clock.advance(1.0)
-    close(log, 2)
+    close(log, clock, 2)
     assert len(events) == 1
     kernel.room = None
     clock.advance(1.0)
-    close(log, 3)
+    close(log, clock, 3)
     assert len(events) == 2
     assert sessions(path) == [2, 3]
     log.close()
@@ -393,7 +459,7 @@ def test_half_a_line_is_not_called_writing_again(
 def test_closing_finishes_a_torn_line(clock: Clock, path: Path, kernel: Kernel) -> None:
     log = AccessLog(str(path), clock)
     kernel.room = 10
-    close(log, 1)
+    close(log, clock, 1)
     kernel.room = None
     log.close()
     assert sessions(path) == [1]
@@ -404,11 +470,11 @@ def test_a_torn_line_is_not_carried_over_to_a_new_file(
 ) -> None:
     log = AccessLog(str(path), clock)
     kernel.room = 10
-    close(log, 1)
+    close(log, clock, 1)
     path.unlink()
     kernel.room = None
     clock.advance(1.0)
-    close(log, 2)
+    close(log, clock, 2)
     assert sessions(path) == [2]
     assert log.lost == 1
     log.close()
@@ -419,21 +485,21 @@ def test_a_fifo_that_nobody_reads_does_not_stop_the_world(
 ) -> None:
     os.mkfifo(path)
     log = AccessLog(str(path), clock)
-    close(log, 1)
+    close(log, clock, 1)
     assert log.lost == 1
     log.close()
 
 
 def test_after_close_nothing_is_written_until_it_is_opened_again(clock: Clock, path: Path) -> None:
     log = AccessLog(str(path), clock)
-    close(log, 1)
+    close(log, clock, 1)
     log.close()
     log.close()
     clock.advance(10.0)
-    close(log, 2)
+    close(log, clock, 2)
     assert log.lost == 1
     log.open()
-    close(log, 3)
+    close(log, clock, 3)
     log.close()
     assert sessions(path) == [1, 3]
 
@@ -442,7 +508,7 @@ def test_no_descriptor_is_left_open(clock: Clock, path: Path) -> None:
     before = os.listdir("/dev/fd")
     log = AccessLog(str(path), clock)
     for _ in range(3):
-        close(log, 1)
+        close(log, clock, 1)
         path.unlink()
         clock.advance(1.0)
     log.close()
@@ -451,11 +517,11 @@ def test_no_descriptor_is_left_open(clock: Clock, path: Path) -> None:
 
 def test_a_file_that_was_moved_is_begun_anew_when_it_is_said(clock: Clock, path: Path) -> None:
     log = AccessLog(str(path), clock)
-    close(log, 1)
+    close(log, clock, 1)
     path.rename(path.with_suffix(".1"))
     log.reopen()
     assert path.read_text() == ""
-    close(log, 2)
+    close(log, clock, 2)
     log.close()
     assert sessions(path) == [2]
     assert sessions(path.with_suffix(".1")) == [1]

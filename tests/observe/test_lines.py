@@ -232,7 +232,7 @@ def logged(name: str, client: IPv4Address | IPv6Address) -> list[str]:
         log(replace(REFUSED, user=name, reason=name, client=client))
         log(replace(DENIED, user=name, client=client))
         log(replace(SERVED, user=name, reason=name, client=client))
-    log.close()
+        log.close()
     file = StringIO()
     observer = textFileLogObserver(file)
     for event in events:

@@ -23,6 +23,7 @@ from socksd.events import (
 from socksd.facts import Decision, Verdict
 from socksd.interfaces import Drop
 from socksd.observe import lines
+from socksd.observe.batch import DELAY
 from socksd.observe.log import LINES_A_SECOND, PeopleLog
 from tests.observe.closed import DENIED, SERVED
 
@@ -65,8 +66,12 @@ def said(events: list[LogEvent]) -> list[str]:
     return [formatEvent(event) for event in events]
 
 
-def test_a_session_that_ends_has_its_canonical_line(log: PeopleLog, events: list[LogEvent]) -> None:
+def test_a_session_that_ends_has_its_canonical_line_a_moment_later(
+    log: PeopleLog, clock: Clock, events: list[LogEvent]
+) -> None:
     log(SERVED)
+    assert events == []
+    clock.advance(DELAY)
     (event,) = events
     assert formatEvent(event) == lines.session(SERVED)
     assert event["log_level"] is LogLevel.info
@@ -95,12 +100,13 @@ def test_strangers_are_told_but_not_without_end(
 
 
 def test_a_denial_is_a_warning_at_once_and_only_once(
-    log: PeopleLog, events: list[LogEvent]
+    log: PeopleLog, clock: Clock, events: list[LogEvent]
 ) -> None:
     log(DENIED)
     assert said(events) == [lines.denied(DENIED)]
     assert events[0]["log_level"] is LogLevel.warn
     log(ENDED)
+    clock.advance(DELAY)
     assert said(events)[1:] == [lines.session(ENDED)]
 
 
@@ -158,6 +164,7 @@ def test_a_flood_of_one_kind_leaves_the_others_their_lines(
     events.clear()
     log(REFUSED)
     log(replace(ENDED, outcome=Outcome.TIMED_OUT, reply=None))
+    clock.advance(DELAY)
     assert len(events) == 2
     clock.advance(1.0)
     assert said(events)[2:] == [
@@ -172,6 +179,7 @@ def test_a_session_that_reached_its_destination_is_always_in_the_log(
 ) -> None:
     for _ in range(3 * LINES_A_SECOND):
         log(replace(SERVED, outcome=outcome))
+    log.close()
     assert len(events) == 3 * LINES_A_SECOND
 
 
@@ -193,9 +201,16 @@ def test_closing_says_what_was_suppressed(log: PeopleLog, events: list[LogEvent]
     assert said(events)[-1] == "suppressed 1 more lines: login failed"
 
 
+def test_closing_writes_the_sessions_that_wait(log: PeopleLog, events: list[LogEvent]) -> None:
+    log(SERVED)
+    log.close()
+    assert said(events) == [lines.session(SERVED)]
+
+
 def test_braces_in_a_name_are_no_format(log: PeopleLog, events: list[LogEvent]) -> None:
     event = replace(SERVED, user="{line}")
     log(event)
+    log.close()
     assert said(events) == [lines.session(event)]
 
 

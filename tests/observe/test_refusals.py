@@ -23,7 +23,7 @@ DENIED = replace(closed.DENIED, client=ONE, user=None, destination=SECRET)
 
 
 def refused(client: IPAddress = ONE, user: str | None = None, **others: object) -> Denied:
-    return replace(DENIED, client=client, user=user, **others)  # type: ignore[arg-type]
+    return replace(DENIED, client=client, user=user, **others)  # type: ignore[arg-type]  # what others are is as the test says
 
 
 def test_refusals_are_given_the_latest_first() -> None:

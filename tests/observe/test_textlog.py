@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from twisted.internet.task import Clock
 from twisted.logger import (
     FileLogObserver,
     LogEvent,
@@ -18,7 +17,7 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
-from socksd.observe.textlog import DELAY, LINES, TextLog
+from socksd.observe.textlog import TextLog
 
 
 class File(io.StringIO):
@@ -40,10 +39,9 @@ class Scene:
 
     def __init__(self, observer: Callable[[Any], Any] = textFileLogObserver) -> None:
         self.file = File()
-        self.clock = Clock()
         self.now = 1_700_000_000.25
         self.publisher = LogPublisher(observer(self.file))
-        self.log = TextLog(self.clock, self.publisher, lambda: self.now)
+        self.log = TextLog(self.publisher, lambda: self.now)
 
     def usual(self, line: str) -> str:
         """What the line looks like by way of twisted.logger."""
@@ -57,46 +55,19 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_a_line_is_as_it_would_have_been_and_a_little_later(scene: Scene) -> None:
-    scene.log.info("session 1")
-    assert scene.file.shown == ""
-    scene.clock.advance(DELAY)
-    assert scene.file.shown == scene.usual("session 1")
-    assert not scene.clock.getDelayedCalls()
-
-
-def test_many_lines_are_one_write(scene: Scene) -> None:
-    for number in range(50):
-        scene.log.info(f"session {number}")
-    scene.clock.advance(DELAY)
+def test_lines_are_as_they_would_have_been_in_one_write(scene: Scene) -> None:
+    scene.log.info(["session 1", "session 2"])
+    assert scene.file.shown == scene.usual("session 1") + scene.usual("session 2")
     assert scene.file.writes == 1
-    assert scene.file.shown.count("\n") == 50
-
-
-def test_no_more_than_so_many_wait(scene: Scene) -> None:
-    for _ in range(LINES * 2):
-        scene.log.info("x")
-    assert scene.file.shown.count("\n") >= LINES
-    scene.log.close()
-    assert scene.file.shown.count("\n") == LINES * 2
 
 
 def test_each_has_the_second_it_was_said_in(scene: Scene) -> None:
     before = scene.usual("one")
-    scene.log.info("one")
+    scene.log.info(["one"])
     scene.now += 1
-    scene.log.info("two")
-    scene.log.close()
+    scene.log.info(["two"])
     assert scene.file.shown == before + scene.usual("two")
     assert before[:19] != scene.usual("two")[:19]
-
-
-def test_closing_it_writes_what_waits_and_leaves_nothing(scene: Scene) -> None:
-    scene.log.close()
-    scene.log.info("last")
-    scene.log.close()
-    assert scene.file.shown == scene.usual("last")
-    assert not scene.clock.getDelayedCalls()
 
 
 def written_in_octets(file: File) -> FileLogObserver:
@@ -115,8 +86,7 @@ def written_in_octets(file: File) -> FileLogObserver:
 
 def test_a_binary_file_gets_octets() -> None:
     scene = Scene(written_in_octets)
-    scene.log.info("one")
-    scene.clock.advance(DELAY)
+    scene.log.info(["one"])
     assert scene.file.shown == scene.usual("one")
 
 
@@ -133,26 +103,24 @@ def test_where_the_log_is_another_it_goes_the_usual_way(
 ) -> None:
     scene = Scene(observer)
     with capturedLogs() as events:
-        scene.log.info("{session} 1")
+        scene.log.info(["{session} 1"])
     (event,) = events
     assert event["log_namespace"] == "socksd"
     assert formatEventAsClassicLogText(event) == (
         formatEventAsClassicLogText({**event, "log_format": "{line}", "line": "{session} 1"})
     )
-    assert not scene.clock.getDelayedCalls()
 
 
 def test_while_somebody_else_listens_it_goes_the_usual_way_and_loses_nothing(
     scene: Scene,
 ) -> None:
-    scene.log.info("one")
+    scene.log.info(["one"])
     scene.publisher.addObserver(lambda event: None)
     scene.now += 1
     with capturedLogs() as events:
-        scene.log.info("two")
+        scene.log.info(["two"])
     assert len(events) == 1
     assert scene.file.shown.count("one") == 1
-    scene.log.close()
     assert scene.file.shown.count("\n") == 1
 
 
@@ -165,15 +133,12 @@ def test_a_full_disk_stops_nothing_and_is_told_when_it_is_over(scene: Scene) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(File, "write", full)
-        for number in range(3):
-            scene.log.info(f"session {number}")
-        scene.clock.advance(DELAY)
+        scene.log.info(["session 0", "session 1"])
+        scene.log.info(["session 2"])
     assert File.write is write
     with capturedLogs() as events:
-        scene.log.info("session 3")
-        scene.clock.advance(DELAY)
-        scene.log.info("session 4")
-        scene.clock.advance(DELAY)
+        scene.log.info(["session 3"])
+        scene.log.info(["session 4"])
     said = [event for event in events if "lost" in event]
     assert [event["lost"] for event in said] == [3]
     assert "session 4" in scene.file.shown

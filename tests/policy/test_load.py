@@ -154,6 +154,19 @@ def test_what_is_denied_lets_nobody_in() -> None:
     assert "rules that allow" in problem.message
 
 
+@pytest.mark.parametrize("command", ["bind", "udp"])
+def test_by_another_route_there_are_connections_only(command: str) -> None:
+    """What is refused each time need not be written; without a command it is meant for others."""
+    with pytest.raises(ConfigError) as caught:
+        one(route="dmz", command=["connect", command])
+    (problem,) = caught.value.problems
+    message = f"{command} goes by 'direct' only, and would be refused"
+    assert problem == Problem("rule[0].route", message)
+    assert one(route="direct", command=command).route == "direct"
+    assert one(route="dmz").route == "dmz"
+    assert one(action="deny", route="dmz", command=command).route == "dmz"
+
+
 def test_a_plain_rule_is_enforced_directly_without_limits() -> None:
     assert one() == one(mode="enforce", route="direct")
     assert one() == Rule("x", Verdict.ALLOW, (), on_trial=False, text="", route="direct", limits="")

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from socksd.address import Destination
+from socksd.codes import COMMANDS
 from socksd.facts import Facts, Principal, Verdict
 from socksd.policy.guard import Guard
 from socksd.policy.load import load_rules
@@ -21,7 +22,6 @@ from socksd.policy.propose import LeftOut, Proposal, propose
 from socksd.policy.records import Unused
 from socksd.policy.replay import replay
 from socksd.policy.rules import Policy
-from socksd.policy.words import COMMANDS
 from tests.policy.test_replay import LITERAL, VISITS, Visit, log
 from tests.policy.test_rules import GUARD, GUARDS, TABLES, Table, policy
 
@@ -55,14 +55,14 @@ def hold_to_tests(proposal: Proposal, guard: Guard | None) -> None:
     """Hold each test to what the rules decide."""
     judge = policy_of(proposal, guard)
     for each in proposal.rules:
-        asking: Mapping[str, Any] = each.test["as"]  # type: ignore[assignment]
+        asking: Mapping[str, Any] = each.test["as"]  # type: ignore[assignment]  # a TOML table, whose values are of any type
         [(command, where)] = [(c, asking[word]) for c, word in COMMANDS.items() if word in asking]
         host, _, port = where.rpartition(":")
         facts = Facts(ip_address(asking["from"]), "").known_as(
             Principal(asking.get("user"), frozenset([asking["group"]] if "group" in asking else []))
         )
         facts = facts.asking(command, Destination.named(host.strip("[]"), int(port)))
-        found: Sequence[str] = each.test.get("resolves", [])  # type: ignore[assignment]
+        found: Sequence[str] = each.test.get("resolves", [])  # type: ignore[assignment]  # a TOML table, whose values are of any type
         assert bool(found) is (facts.address is None)
         questions = [facts.at(ip_address(text)) for text in found] or [facts]
         allowed = [d for d in map(judge.decide, questions) if d.verdict is Verdict.ALLOW]
@@ -208,7 +208,7 @@ def test_who_comes_without_login_is_known_by_address() -> None:
     )
     (rule,) = rules(proposal)
     assert (rule["user"], rule["from"]) == ("@none", ["10.1.0.4/31", "10.1.0.7"])
-    assert "user" not in proposal.rules[0].test["as"]  # type: ignore[operator]
+    assert "user" not in proposal.rules[0].test["as"]  # type: ignore[operator]  # a TOML table, whose values are of any type
 
 
 def test_one_user_alone() -> None:

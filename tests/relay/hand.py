@@ -99,7 +99,8 @@ class Board:
         end = End()
         peer = "127.0.0.1", 1
         if self.switched:
-            end.makeConnection(self.switchboard.accepted(near, end, peer))
+            near.setblocking(False)
+            end.makeConnection(self.switchboard.transport(near, end, peer))
             self.switchboard.doRead()  # it knows what is true
         else:
             transport = Server(near, end, peer, None, 0, self.reactor)  # type: ignore[arg-type]  # as adoptStreamConnection() has it

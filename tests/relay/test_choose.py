@@ -82,10 +82,10 @@ def test_an_end_that_is_more_than_a_socket_gets_a_pump(
             ends[position].transport.loseConnection()
         case _:
             both[position] = End()
-            FakeTransport(both[position])  # type: ignore[arg-type]
+            FakeTransport(both[position])  # type: ignore[arg-type]  # an end in a tuple of two
     assert isinstance(chosen(hand, *both), Pump)
     if why == "TLS":
-        del ends[position].transport.TLS  # type: ignore[attr-defined]
+        del ends[position].transport.TLS  # type: ignore[attr-defined]  # a fake has it to lose
 
 
 def test_an_end_that_is_lost_gets_a_pump(hand: Board, ends: tuple[End, End]) -> None:

@@ -46,6 +46,7 @@ from socksd.relay.pipes import Pipes
 from socksd.relay.pump import Pump, ThrottledPump
 from socksd.relay.switchboard import Switchboard
 from socksd.relay.throttle import Budget
+from socksd.server.bare import BareEnd
 from socksd.server.ends import End
 from socksd.server.protected import Protected
 from socksd.server.secure import Security
@@ -165,6 +166,34 @@ def switched_lines() -> Iterator[RelayFactory]:
         board.stop()
 
 
+def bared(end: IEnd, board: Switchboard) -> IEnd:
+    """Give an end that is only the socket of one that nobody carries yet."""
+    before: Any = end.transport
+    before.stopReading()
+    old = before.socket
+    sock = socket.SocketType(old.family, old.type, 0, old.detach())
+    sock.setblocking(False)
+    bare = BareEnd(board, sock, sock.getpeername())
+    before.abortConnection = bare.abort
+    return bare
+
+
+@contextmanager
+def bare_lines() -> Iterator[RelayFactory]:
+    """Lines between ends without a transport, as nearly all are."""
+    boards = []
+
+    def line(client: IEnd, target: IEnd, clock: IReactorTime, idle: float, linger: float) -> IRelay:
+        boards.append(Switchboard(reactor, clock, Pipes(4)))
+        boards[-1].start()
+        ends = [bared(end, boards[-1]) for end in (client, target)]
+        return Line(boards[-1], *ends, idle, linger)
+
+    yield line
+    for board in boards:
+        board.stop()
+
+
 Throttled = Callable[..., AbstractContextManager[RelayFactory]]
 
 THROTTLED: dict[str, Throttled] = {
@@ -177,6 +206,7 @@ RELAYS: dict[str, Callable[[], AbstractContextManager[RelayFactory]]] = {
     "pump over TLS": pumps_over_tls,
     "pump between switched transports": switched_pumps,
     "line between switched transports": switched_lines,
+    "line between bare ends": bare_lines,
     "line": lines,
     "line without a pipe": partial(lines, pipes=0),
     **THROTTLED,

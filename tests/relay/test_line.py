@@ -7,10 +7,13 @@ Real sockets, turned by hand; see tests/relay/hand.py.
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import os
 import random
 import socket
+import sys
+import termios
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -145,7 +148,7 @@ def test_what_the_ends_have_kept_comes_behind_the_early_octets(hand: Board) -> N
     target, target_far = hand.end()
     client_far.send(b"kept ")
     client_far.turn()
-    client.transport.doRead()  # type: ignore[attr-defined]
+    client.transport.doRead()  # type: ignore[attr-defined]  # Twisted's transport has it, the interface has not
     joined = Joined(hand, client, client_far, target, target_far)
     hand.joined.append(joined)
     joined.line.join(b"early ")
@@ -178,7 +181,7 @@ def test_both_ends_hear_that_their_connection_is_gone(hand: Board) -> None:
     hand.until(lambda: joined.results)
     for end in joined.ends:
         assert end._loss is not None
-        assert not end.transport.connected  # type: ignore[attr-defined]
+        assert not end.transport.connected  # type: ignore[attr-defined]  # Twisted's transport has it, the interface has not
 
 
 @both_ways
@@ -253,6 +256,50 @@ def test_however_many_do_not_read_what_they_leave_here_is_bounded(pipes: int) ->
         assert hand.pipes._made == len(hand.pipes._idle)
 
 
+@with_and_without_pipes
+def test_bulk_leaves_no_more_unsent_than_it_may(pipes: int) -> None:
+    """Whoever does not read would have 4 MiB of the kernel's memory else."""
+
+    def far_behind(may: int, monkeypatch: pytest.MonkeyPatch) -> int:
+        monkeypatch.setattr("socksd.relay.switchboard.unsent", lambda streams: may)
+        with board(pipes) as hand:
+            joined = hand.join()
+            joined.client.reading = False
+            joined.target.send(bytes(16 * MIB))
+            hand.settle()
+            unread = fcntl.ioctl(joined.client.sock, termios.FIONREAD, bytes(4))
+            sock = joined.ends[0].transport.getHandle()
+            queued = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+            assert int.from_bytes(unread, sys.byteorder)
+            return int.from_bytes(queued, sys.byteorder)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert far_behind(128 << 10, monkeypatch) < MIB // 2 < far_behind(0, monkeypatch)
+
+
+def test_the_kernel_is_told_once_what_may_be_unsent(
+    hand: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    leave = line_module._Side.leave_unsent
+
+    def noted(side: line_module._Side, most: int) -> None:
+        told.append(most)
+        leave(side, most)
+
+    monkeypatch.setattr(line_module._Side, "leave_unsent", noted)
+    joined = hand.join()
+    joined.target.send(bytes(2 * MIB))
+    hand.until(lambda: len(joined.client.received) == 2 * MIB)
+    assert told == []  # it is one of a few
+    monkeypatch.setattr("socksd.relay.switchboard.unsent", lambda streams: MIB)
+    joined.target.send(bytes(4 * MIB))
+    hand.until(lambda: len(joined.client.received) == 6 * MIB)
+    assert told == [MIB]
+    sock = joined.ends[0].transport.getHandle()
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == MIB
+
+
 def test_chatter_that_is_not_read_is_kept_to_the_size_of_one_read(hand: Board) -> None:
     joined = hand.join(BUFFER)
     joined.client.reading = False
@@ -277,7 +324,7 @@ def test_chatter_may_find_no_room_at_all(hand: Board) -> None:
     filled = 0
     with suppress(BlockingIOError):
         while True:
-            filled += target.transport.getHandle().send(bytes(1000))  # type: ignore[attr-defined]
+            filled += target.transport.getHandle().send(bytes(1000))  # type: ignore[attr-defined]  # Twisted's transport has it, the interface has not
     target_far.reading = False
     joined = Joined(hand, client, client_far, target, target_far)
     hand.joined.append(joined)
@@ -520,7 +567,7 @@ def when_bulk_is_about_to_move(hand: Board, action: Callable[[], object]) -> Non
         action()
         haul(hauling)
 
-    hand.switchboard.haul = first_this  # type: ignore[method-assign, assignment]
+    hand.switchboard.haul = first_this  # type: ignore[method-assign, assignment]  # to do it before
 
 
 @with_and_without_pipes
@@ -597,14 +644,14 @@ def test_a_bug_ends_one_line_and_no_other(
 ) -> None:
     bad, good = hand.join(), hand.join()
     hand.settle()
-    finished = line_module.Line.finished
+    read_ended = line_module.Line.read_ended
 
     def buggy(line: line_module.Line) -> None:
         if line is bad.line:
             raise ZeroDivisionError
-        finished(line)
+        read_ended(line)
 
-    monkeypatch.setattr(line_module.Line, "finished", buggy)
+    monkeypatch.setattr(line_module.Line, "read_ended", buggy)
     bad.client.send(bytes(octets))
     bad.client.finish()
     hand.until(lambda: bad.results)
@@ -761,8 +808,9 @@ def test_any_schedule_ends_as_the_model_says(
             model.check()
 
 
-def test_unix_sockets_are_carried_as_well() -> None:
-    """MSG_TRUNC drops nothing there, but what it reads was sent."""
+def test_unix_sockets_are_carried_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MSG_TRUNC drops nothing there, but what it reads was sent; and no option of TCP is known."""
+    monkeypatch.setattr("socksd.relay.switchboard.unsent", lambda streams: MIB)
     with board(pipes=0) as hand:
         joined = hand.join(connect=socket.socketpair)
         page = noise(4, 2 * MIB)

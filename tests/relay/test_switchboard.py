@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from socksd.interfaces import ISwitchboard, IWatched
 from socksd.relay.pipes import Pipes
-from socksd.relay.switchboard import Switchboard
+from socksd.relay.switchboard import Switchboard, unsent
 from tests.relay.hand import HandReactor
 
 MIB = 1 << 20
@@ -200,7 +200,7 @@ def test_who_is_forgotten_in_a_turn_hears_nothing_of_that_turn(
     ears = [Ear(), Ear()]
     for position, ear in enumerate(ears):
         other = sockets[1 - position].fileno()
-        ear.then = lambda descriptor=other: board.forget(descriptor)  # type: ignore[misc]
+        ear.then = lambda descriptor=other: board.forget(descriptor)  # type: ignore[misc]  # bound in the loop
         board.watch(sockets[position].fileno(), ear)
     board.doRead()
     assert sorted(len(ear.heard) for ear in ears) == [0, 1]
@@ -366,7 +366,7 @@ def test_what_the_reactor_does_may_end_it(epolls: EPollReactor, pairs: Pairs) ->
     board.start()
     theirs, far = pairs()
     reader = Reader(theirs)
-    reader.doRead = board.stop  # type: ignore[method-assign]
+    reader.doRead = board.stop  # type: ignore[method-assign]  # a reader that stops it all
     epolls.addReader(reader)
     far.send(b"x")
     epolls.doIteration(10)
@@ -407,6 +407,39 @@ def test_a_turn_is_bounded_and_the_rest_comes_in_the_next(
         reactor.turn()
         assert sum(100 * MIB - load.left for load in loads) == turn * 8 * MIB
     assert [load.left for load in loads[:12]] == [98 * MIB] * 12
+
+
+@pytest.mark.parametrize(
+    ("streams", "each"),
+    [
+        pytest.param(0, 0, id="none"),
+        pytest.param(8, 0, id="a few are left to the kernel"),
+        pytest.param(9, 1 * MIB, id="more than a few"),
+        pytest.param(16, 1 * MIB, id="a power of two"),
+        pytest.param(17, MIB // 2, id="more than that"),
+        pytest.param(64, MIB // 4, id="many"),
+        pytest.param(65, MIB // 8, id="very many"),
+        pytest.param(100_000, MIB // 8, id="never less"),
+    ],
+)
+def test_many_streams_share_what_may_wait_to_be_sent(streams: int, each: int) -> None:
+    assert unsent(streams) == each
+
+
+def test_how_many_streams_there_are_is_forgotten_slowly(board: Switchboard) -> None:
+    """They come in different turns; the number must not jump with each."""
+    for _ in range(64):
+        Load(board, 1, [])
+    board.doRead()
+    assert board.unsent == MIB // 4
+    for _ in range(20):
+        Load(board, 1, [])
+        board.doRead()
+    assert board.unsent == MIB // 4
+    for _ in range(200):
+        Load(board, 1, [])
+        board.doRead()
+    assert board.unsent == 0
 
 
 def test_whoever_chats_is_heard_between_two_turns_of_bulk(

@@ -67,7 +67,8 @@ class Scene:
         self.board.start()
         near, self.far = pair(buffer)
         self.protocol = protocol
-        self.transport = self.board.accepted(near, protocol, near.getpeername())
+        near.setblocking(False)
+        self.transport = self.board.transport(near, protocol, near.getpeername())
         protocol.makeConnection(self.transport)
 
     def turn(self) -> None:
@@ -263,6 +264,18 @@ def test_it_cannot_write_to_who_has_left(scene: Scene) -> None:
     scene.far.close()
     scene.transport.write(b"x")
     scene.settle()
+    (reason,) = scene.protocol.lost
+    assert reason.check(ConnectionLost)
+
+
+def test_what_has_arrived_comes_before_that_nobody_listens(scene: Scene) -> None:
+    """Who has sent all and closed resets when it is answered, as TLS does while it reads."""
+    scene.transport.bufferSize = 10
+    scene.protocol.then = lambda: scene.transport.write(b"x")
+    scene.far.send(bytes(95))
+    scene.far.close()
+    scene.settle()
+    assert scene.protocol.received == bytes(95)
     (reason,) = scene.protocol.lost
     assert reason.check(ConnectionLost)
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
 
-from socksd.interfaces import EndedBy, Tally
-from socksd.relay.throttle import Bucket, Budgets, Throttle
+from socksd.interfaces import EndedBy, IBudget, IShare, Tally
+from socksd.relay.throttle import Bucket, Budget, Budgets, Datagrams, Throttle
 
 RATE = 100_000
 BURST = 25_000
@@ -277,3 +278,57 @@ def test_budgets_that_are_in_use_are_not_looked_at_each_time(clock: Clock) -> No
         budgets.of(number).up.take(1)
     assert len(budgets) == 10_000
     assert len(looked) < 10
+
+
+# -- datagrams ------------------------------------------------------------------
+
+
+def test_a_datagram_goes_whole_or_not_at_all(clock: Clock, throttle: Throttle) -> None:
+    datagrams = Datagrams(throttle)
+    went = [datagrams.take(6_000) for _ in range(6)]
+    assert went == [True, True, True, False, False, False]
+    run(clock, 0.1)
+    assert datagrams.take(6_000)
+    datagrams.leave()
+
+
+def test_one_that_is_longer_than_a_turns_worth_goes_in_time(clock: Clock) -> None:
+    datagrams = Datagrams(Throttle(1_000, clock))
+    went = [datagrams.take(5_000)]
+    for _ in range(12):
+        clock.advance(0.5)
+        went.append(datagrams.take(5_000))
+    assert went.count(True) == 1
+    datagrams.leave()
+    assert not clock.getDelayedCalls()
+
+
+def test_neither_datagrams_nor_streams_starve_the_other(clock: Clock, throttle: Throttle) -> None:
+    datagrams = Datagrams(throttle)
+    stream = Taker(clock, then=throttle.wait)
+    assert throttle.take(BURST) == BURST
+    throttle.wait(stream)
+    went = 0
+    for _ in range(10_000):  # ten times the rate
+        clock.advance(0.001)
+        went += 1_000 if datagrams.take(1_000) else 0
+    streamed = sum(octets for _, octets in stream.turns)
+    assert went == pytest.approx(500_000, rel=0.05)
+    assert streamed == pytest.approx(500_000, rel=0.05)
+    throttle.leave(stream)
+    datagrams.leave()
+
+
+def test_a_share_is_drawn_on_until_its_end(clock: Clock) -> None:
+    budget = Budget(RATE, clock)
+    share = budget.share()
+    assert verifyObject(IBudget, budget)
+    assert verifyObject(IShare, share)
+    assert share.up(BURST)
+    assert not share.up(1)
+    assert share.down(1), "each way is its own"
+    run(clock, 1)
+    assert not budget.idle
+    share.end()
+    assert budget.idle
+    assert not clock.getDelayedCalls()

@@ -23,10 +23,20 @@ from zope.interface.verify import verifyObject
 from socksd.address import Destination, IPAddress
 from socksd.codes import ReplyCode
 from socksd.errors import Refused
-from socksd.interfaces import Drop, EndedBy, IAssociation, ICarrier, ITargets, IWatched, Tally
+from socksd.interfaces import (
+    Drop,
+    EndedBy,
+    Granted,
+    IAssociation,
+    ICarrier,
+    ITargets,
+    IWatched,
+    Tally,
+)
 from socksd.relay import udp
 from socksd.relay.readers import Readers
 from socksd.relay.switchboard import Switchboard
+from socksd.relay.throttle import Budget
 from socksd.relay.udp import Association, Watching, associate
 from socksd.server.ends import End
 from socksd.wire.udp import MOST, REASSEMBLY_SECONDS, Header
@@ -69,26 +79,31 @@ class Judge:
 
     def __init__(self) -> None:
         self.asked: list[Destination] = []
-        self.answers: dict[object, Deferred[IPAddress | None]] = {}
+        self.answers: dict[object, Deferred[Any]] = {}
         self.ways: list[Callable[[IPAddress], bool]] = []
         self.dropped: list[dict[Drop, int]] = []
         self.open: set[Destination] = set()
         self.unasked: list[Destination] = []
+        self.budget: Budget | None = None  # of all
 
     def find(
         self, destination: Destination, reaches: Callable[[IPAddress], bool]
-    ) -> Deferred[IPAddress | None]:
+    ) -> Deferred[Granted | None]:
         self.asked.append(destination)
         self.ways.append(reaches)
         host = destination.host
         if host in self.answers:
-            return self.answers[host]
+            return self.answers[host].addCallback(self.granted)
         assert not isinstance(host, str), "a name without an answer"
-        return succeed(host)
+        return succeed(Granted(host, self.budget))
 
-    def lets_in(self, source: Destination) -> bool:
+    def granted(self, address: IPAddress | None) -> Granted | None:
+        return None if address is None else Granted(address, self.budget)
+
+    def lets_in(self, source: Destination) -> Granted | None:
         self.unasked.append(source)
-        return source in self.open
+        assert not isinstance(source.host, str)
+        return self.granted(source.host) if source in self.open else None
 
     def ended(self, drops: Mapping[Drop, int]) -> None:
         self.dropped.append(dict(drops))
@@ -270,7 +285,7 @@ def test_a_name_is_found_once_and_its_answers_come_from_an_address(world: World)
 def test_an_ipv4_compatible_address_is_spelled_as_the_system_does(world: World) -> None:
     """recvfrom(2) has ::1.2.3.4 where Python has ::102:304: answers would be nobody's."""
     association = world.begin()
-    target = association._target(ip_address("::1.2.3.4"), 53)
+    target = association._target(Granted(ip_address("::1.2.3.4")), 53)
     assert target.to == ("::1.2.3.4", 53, 0, 0)
 
 
@@ -357,6 +372,62 @@ def test_a_malformed_datagram_is_dropped_and_counted(world: World, octets: bytes
     assert world.drops() == {Drop.MALFORMED: 1}
 
 
+def test_what_an_earlier_datagram_has_left_in_the_buffer_is_no_part_of_a_later_one(
+    world: World,
+) -> None:
+    """Else a header that is cut off would lead where the last one did."""
+    association = world.begin()
+    client, target = world.far(), world.far()
+    world.send(client, target)
+    bound = (str(association.bound.host), association.bound.port)
+    whole = framed(target, b"x")
+    for octets in (whole, whole[:9], whole, b"", whole):
+        client.sock.sendto(octets, bound)
+    world.turn()
+    assert target.payloads() == [b"x"] * 4
+    assert world.drops() == {Drop.MALFORMED: 2}
+
+
+def test_who_is_denied_is_so_in_the_midst_of_others(world: World) -> None:
+    association = world.begin()
+    client, target, denied = world.far(), world.far(), world.far("127.0.0.2")
+    world.judge.answers[denied.destination.host] = succeed(None)
+    world.send(client, target, b"0")
+    bound = (str(association.bound.host), association.bound.port)
+    for number, to in enumerate((target, denied, denied, target, denied), 1):
+        client.sock.sendto(framed(to, b"%d" % number), bound)
+    world.turn()
+    assert target.payloads() == [b"0", b"1", b"4"]
+    assert denied.payloads() == []
+    assert world.drops() == {Drop.DENIED: 3}
+
+
+@pytest.mark.parametrize("others", [["127.0.0.1"], ["::1"], ["127.0.0.1", "::1", "127.0.0.1"]])
+def test_those_that_come_in_one_turn_go_their_own_ways(world: World, others: list[str]) -> None:
+    association = world.begin()
+    client = world.far()
+    targets = [world.far(host) for host in ("127.0.0.1", *others)]
+    bound = (str(association.bound.host), association.bound.port)
+    sources = {}
+    for target in targets:
+        world.send(client, target)
+        ((_, sources[target]),) = target.taken()
+    turns = [target for target in (*targets, *targets) for _ in range(2)]
+    for number, target in enumerate(turns):
+        client.sock.sendto(framed(target, bytes([number])), bound)
+    world.turn()
+    for target in targets:
+        assert target.payloads() == [bytes([n]) for n, each in enumerate(turns) if each is target]
+    for number, target in enumerate(turns):
+        target.sock.sendto(bytes([number]), sources[target])
+    world.turn()
+    arrived = client.payloads()
+    for target in targets:
+        whole = [framed(target, bytes([n])) for n, each in enumerate(turns) if each is target]
+        assert [octets for octets in arrived if octets in whole] == whole
+    assert len(arrived) == len(turns)
+
+
 def test_who_was_not_sent_to_is_not_heard(world: World) -> None:
     world.begin()
     client, target = world.far(), world.far()
@@ -391,6 +462,59 @@ def test_who_could_not_be_answered_is_not_let_in(world: World) -> None:
     association = world.begin(unasked=True)
     assert association._let_in(("fe80::1", 53, 0, 2)) is None
     assert world.judge.unasked == []
+
+
+# -- within what limit ---------------------------------------------------------------
+
+KIB = bytes(1024)
+
+
+def test_what_is_more_than_the_limit_is_dropped_each_way(world: World) -> None:
+    """A quarter of a second's worth goes at once, and a second's worth in a second."""
+    budget = world.judge.budget = Budget(20 * 1024, world.reactor)
+    world.begin()
+    client, target = world.far(), world.far()
+    for _ in range(10):
+        world.send(client, target, KIB)
+    arrived = target.taken()
+    assert len(arrived) == 4, "and what is left is less than a turn's worth"
+    for _ in range(10):
+        world.answer(target, KIB, arrived[0][1])
+    assert len(client.taken()) == 4, "which the other way has nothing to do with"
+    for _ in range(20):
+        world.reactor.advance(0.1)
+        for _ in range(3):
+            world.send(client, target, KIB)
+    assert len(target.taken()) == pytest.approx(40, abs=2)
+    assert budget.relays == 1
+    dropped = world.drops()
+    assert dropped.keys() == {Drop.LIMITED}
+    assert budget.relays == 0
+    assert not world.reactor.getDelayedCalls()
+
+
+def test_datagrams_share_a_limit_with_whoever_else_draws_on_it(world: World) -> None:
+    budget = world.judge.budget = Budget(20 * 1024, world.reactor)
+    assert budget.up.take(1 << 20) == 5 * 1024
+    association = world.begin()
+    client, targets = world.far(), [world.far(), world.far("::1")]
+    for target in targets:
+        world.send(client, target, KIB)
+        assert target.taken() == []
+    assert budget.relays == 1, "once for all targets"
+    assert association.up == 0
+    assert world.drops() == {Drop.LIMITED: 2}
+
+
+def test_a_target_without_a_limit_pays_nothing(world: World) -> None:
+    world.begin()
+    client, target = world.far(), world.far()
+    for _ in range(2):
+        world.send(client, target, KIB)
+    (remembered,) = world.association._targets.values()
+    assert remembered is not None
+    assert remembered.within is None
+    assert remembered.send == world.association._sockets[socket.AF_INET].sendto
 
 
 # -- where it may go -----------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from socksd.address import Destination, Host, IPAddress
@@ -22,7 +23,7 @@ from socksd.events import (
     SessionClosed,
 )
 from socksd.facts import ANONYMOUS, Decision, Facts, Principal, Verdict
-from socksd.interfaces import Drop, EndedBy, IAssociation, ITargets
+from socksd.interfaces import Drop, EndedBy, Granted, IAssociation, IBudget, ITargets
 from socksd.server.associate import DatagramTargets
 from socksd.wire.socks5 import UNSPECIFIED, Reply, Request
 from tests.fakes import FakeTransport, outcome
@@ -218,7 +219,8 @@ class Asking:
         world.policy.asked.clear()
 
     def find(self, destination: Destination) -> Deferred[IPAddress | None]:
-        return self.association.targets.find(destination, self.reaches)
+        found: Deferred[Granted | None] = self.association.targets.find(destination, self.reaches)
+        return found.addCallback(lambda granted: granted and granted.address)
 
     def reaches(self, address: IPAddress) -> bool:
         self.tried.append(address)
@@ -404,7 +406,8 @@ def test_who_was_not_asked_is_let_in_by_a_rule_that_says_so(
     world: World, asking: Asking, decision: Decision, let_in: bool
 ) -> None:
     world.policy.answer = lambda facts: decision
-    assert asking.association.targets.lets_in(TARGET) is let_in
+    expected = Granted(TARGET.host) if let_in else None
+    assert asking.association.targets.lets_in(TARGET) == expected
     (facts,) = world.policy.asked
     assert (facts.command, facts.destination, facts.address) == (
         Command.UDP_ASSOCIATE,
@@ -413,6 +416,36 @@ def test_who_was_not_asked_is_let_in_by_a_rule_that_says_so(
     )
     told = [event.address for event in world.events.of(DatagramTarget)]
     assert told == ([TARGET.host] if let_in else [])
+
+
+@implementer(IBudget)
+class FakeBudget:
+    """Nobody draws on it here."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+
+
+@pytest.mark.parametrize("limits", ["bulk", "long", ""])
+def test_a_target_is_paid_from_what_its_rule_names(world: World, limits: str) -> None:
+    """And one whose limit bounds no bandwidth, from nothing."""
+    world.factory.runtime = replace(world.runtime, budgets={"bulk": FakeBudget})
+    world.policy.answer = lambda facts: replace(ALLOW, limits=limits, unasked=True)
+    targets = associated(world).targets
+    for granted in (outcome(targets.find(TARGET, lambda _: True)), targets.lets_in(TARGET)):
+        assert granted.address == TARGET.host
+        if limits == "bulk":
+            assert granted.budget.facts.client == CLIENT
+        else:
+            assert granted.budget is None
+
+
+def test_a_route_that_a_rule_names_is_not_gone_around(world: World, asking: Asking) -> None:
+    world.policy.answer = lambda facts: replace(ALLOW, route="dmz", unasked=True)
+    assert outcome(asking.find(TARGET)) is None
+    told = asking.told()
+    assert (told.address, told.reason) == (None, "there is no UDP but by the direct route")
+    assert asking.association.targets.lets_in(TARGET) is None
 
 
 def test_what_was_dropped_is_told_if_anything_was(world: World, asking: Asking) -> None:

@@ -242,6 +242,23 @@ def test_nobody_in_particular_cannot_be_waited_for(world: World, host: str) -> N
     assert world.egress.port is None
 
 
+def test_a_limit_that_a_rule_names_holds_for_the_peer(world: World) -> None:
+    """The rule that has let this one in, of however many."""
+    asked_for = []
+
+    def limited(facts: Facts, client: IEnd, peer: IEnd) -> IRelay:
+        asked_for.append(facts.client)
+        return world.runtime.relay(client, peer)
+
+    world.factory.runtime = replace(world.runtime, limited={"bulk": limited})
+    world.policy.answer = lambda facts: replace(ALLOW, limits="bulk")
+    _, port = asked(world)
+    port.connect("198.51.100.7", 20)
+    assert asked_for == [ip_address("192.0.2.1")]
+    (relay,) = world.relays
+    relay.end(EndedBy.BOTH)
+
+
 def test_a_route_that_a_rule_names_is_not_gone_around(world: World) -> None:
     world.policy.answer = lambda facts: replace(ALLOW, route="dmz")
     client = world.connect()

@@ -255,11 +255,11 @@ def test_over_tls_it_is_tls_that_is_written_to() -> None:
         end, far = hand.end()
         end.transport.TLS = True  # type: ignore[attr-defined]  # as startTLS() does
         written: list[bytes] = []
-        end.transport.write = written.append  # type: ignore[method-assign, assignment]
+        end.transport.write = written.append  # type: ignore[method-assign, assignment]  # to see what is written
         end.send(b"secret")
         far.turn()
         assert (written, far.received) == ([b"secret"], b"")
-        del end.transport.TLS  # type: ignore[attr-defined]
+        del end.transport.TLS  # type: ignore[attr-defined]  # a fake has it to lose
         end.transport.abortConnection()
         hand.reactor.turn()
         far.close()

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from socksd.events import Outcome
 from socksd.interfaces import EndedBy, ICarrier, IEnd, Tally
 from socksd.relay.pump import Pump
 from socksd.server.ends import End
@@ -19,6 +20,8 @@ from tests.fakes import FakeTransport, outcome
 
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 SENT = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nVia: 1.1 socksd\r\nConnection: close\r\n\r\nhello"
+NO_ANSWER = (Outcome.FAILED, "the destination has given no answer of HTTP/1.1")
+UNFRAMED = (Outcome.PROTOCOL_ERROR, "the body of the request is not framed as its head says")
 
 
 def head(method: str = "GET", *fields: str) -> bytes:
@@ -34,6 +37,7 @@ class Forwarded:
     target: FakeTransport
     forward: Forward
     done: Deferred[Tally]
+    failed: list[tuple[Outcome, str]]
 
     @property
     def tally(self) -> Tally:
@@ -46,15 +50,16 @@ def forwarded(early: bytes = b"", *, client_ended: bool = False) -> Forwarded:
     ours, theirs = FakeTransport(client), FakeTransport(target)
     if client_ended:
         ours.receive_fin()
-    forward = Forward(target)
+    failed: list[tuple[Outcome, str]] = []
+    forward = Forward(target, lambda *it: failed.append(it))
     pump = Pump(client, forward, Clock(), 900.0, 300.0)
-    return Forwarded(ours, theirs, forward, pump.join(early or head()))
+    return Forwarded(ours, theirs, forward, pump.join(early or head()), failed)
 
 
 def test_it_is_an_end_and_a_carrier() -> None:
     target = End()
     FakeTransport(target)
-    forward = Forward(target)
+    forward = Forward(target, lambda *_: None)
     assert verifyObject(IEnd, forward)
     assert verifyObject(ICarrier, forward)
 
@@ -70,6 +75,7 @@ def test_one_request_and_one_response_go_through() -> None:
     relay.client.receive_fin()
     assert (relay.client.gone, relay.target.gone) == ("closed", "closed")
     assert relay.tally == Tally(len(head()), len(SENT), EndedBy.BOTH)
+    assert relay.failed == []
 
 
 def test_nothing_behind_the_request_reaches_the_target() -> None:
@@ -143,6 +149,7 @@ def test_a_client_that_stops_in_the_middle_of_its_request_is_told() -> None:
     assert relay.client.sent.startswith(b"HTTP/1.1 400 ")
     assert (relay.client.gone, relay.target.gone) == ("closed", "closed")
     assert relay.tally.ended_by is EndedBy.BOTH
+    assert relay.failed == [UNFRAMED]
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -165,6 +172,7 @@ def test_a_target_that_speaks_something_else_is_a_bad_gateway(octets: bytes) -> 
     relay.target.receive(octets)
     assert relay.client.sent.startswith(b"HTTP/1.1 502 ")
     assert relay.client.fin
+    assert relay.failed == [NO_ANSWER]
     relay.client.receive_fin()
     assert relay.target.gone == "closed"
 
@@ -175,6 +183,7 @@ def test_a_target_that_closes_without_an_answer_is_a_bad_gateway() -> None:
     assert relay.client.sent.startswith(b"HTTP/1.1 502 ")
     relay.client.receive_fin()
     assert (relay.client.gone, relay.target.gone) == ("closed", "closed")
+    assert relay.failed == [NO_ANSWER]
 
 
 def test_a_target_that_resets_before_its_answer_is_a_bad_gateway() -> None:
@@ -183,6 +192,7 @@ def test_a_target_that_resets_before_its_answer_is_a_bad_gateway() -> None:
     assert relay.client.sent.startswith(b"HTTP/1.1 502 ")
     assert relay.client.gone == "closed"
     assert relay.tally.ended_by is EndedBy.BOTH
+    assert relay.failed == [NO_ANSWER]
 
 
 @pytest.mark.parametrize("how", ["reset", "fin", "chunks"])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from socksd.address import Destination
@@ -15,6 +16,7 @@ from socksd.errors import LoginFailed, Refused, TimedOut
 from socksd.events import LoggedIn, LoginRefused, Outcome, RequestReceived
 from socksd.facts import ANONYMOUS, Principal
 from socksd.interfaces import EndedBy
+from socksd.relay.pump import Pump
 from socksd.server.forward import Forward
 from socksd.server.http import CHALLENGES
 from socksd.wire.http import MOST, RequestHead
@@ -384,6 +386,21 @@ def test_a_request_in_absolute_form_is_judged_and_forwarded(world: World) -> Non
     target.receive_reset()
     relay.end(EndedBy.BOTH)
     assert the_end(world).outcome is Outcome.SERVED
+
+
+def test_a_page_of_ours_instead_of_a_response_is_no_success(world: World) -> None:
+    """Octets have gone both ways, and both sides have ended in order."""
+    client = world.connect()
+    client.receive(get())
+    target = world.egress.answer("198.51.100.7")
+    (relay,) = world.relays
+    Pump(relay.client, relay.target, Clock(), 900.0, 300.0).join(relay.early)
+    target.receive(b"SSH-2.0-OpenSSH\r\n\r\n")
+    assert answered(client)[0] == 502
+    relay.end(EndedBy.BOTH, up=3, down=5)
+    end = the_end(world)
+    assert end.outcome is Outcome.FAILED
+    assert end.reason == "the destination has given no answer of HTTP/1.1"
 
 
 def test_a_tunnel_to_the_reserved_name_shows_why(world: World) -> None:

@@ -1006,7 +1006,7 @@ def test_a_relay_with_a_bug_may_have_closed_both(world: World, logged_errors: li
     client.receive(GREETING + LITERAL)
     target = world.egress.answer("198.51.100.7")
     for transport in (client, target):
-        transport.protocol.carried_by(Deaf())  # type: ignore[attr-defined]
+        transport.protocol.carried_by(Deaf())  # type: ignore[attr-defined]  # no carrier, which is the point
         transport.receive_reset()
     world.relays[0].done.errback(Failure(ZeroDivisionError()))
     assert the_end(world).outcome is Outcome.ERROR

@@ -65,7 +65,7 @@ def test_who_is_overdue_may_have_another_leave_or_come(clock: Clock) -> None:
         waiting.remove(second)
         waiting.add(third)
 
-    first.time_is_up = time_is_up  # type: ignore[method-assign]
+    first.time_is_up = time_is_up  # type: ignore[method-assign]  # to see when
     waiting.add(first)
     waiting.add(second)
     clock.advance(10)

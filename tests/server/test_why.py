@@ -59,7 +59,7 @@ def test_nothing_is_asked_looked_up_or_dialled(world: World) -> None:
 
 
 def test_who_asks_is_who_has_logged_in(world: World) -> None:
-    world.authenticator.acceptable = (2,)  # type: ignore[assignment]
+    world.authenticator.acceptable = (2,)  # type: ignore[assignment]  # a method is a number
     world.authenticator.users[b"alice"] = b"secret"
     client = world.connect()
     client.receive(LOGIN_GREETING + UsernamePassword(b"alice", b"secret").encode() + WHY + GET)

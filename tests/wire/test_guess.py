@@ -49,7 +49,7 @@ def test_before_the_request_there_is_no_reply() -> None:
 def test_an_http_client_reads_what_this_port_speaks_and_what_to_do() -> None:
     """The answer is one whole response: a browser shows it instead of an error of its own."""
     received = _Received(wrong_version(ord("C")).answer)
-    response = http.client.HTTPResponse(received, method="GET")  # type: ignore[arg-type]
+    response = http.client.HTTPResponse(received, method="GET")  # type: ignore[arg-type]  # a file in place of a socket
     response.begin()
     assert (response.status, response.reason) == (400, "Bad Request")
     assert response.headers["Content-Type"] == "text/plain"

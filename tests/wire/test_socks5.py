@@ -343,6 +343,36 @@ def test_a_destination_is_read_where_it_was_written(
         assert read_destination((before + octets)[:length], len(before)) is None
 
 
+# What is near to the messages that most clients send.
+nearly = st.one_of(
+    st.tuples(
+        st.sampled_from([b"\x05\x01\x00", b"\x05\x01\x00\x01", b"\x05\x01\x00\x03"]),
+        st.binary(max_size=12),
+    ).map(b"".join),
+    st.binary(max_size=16),
+)
+
+
+@given(st.sampled_from([Greeting, Request]), nearly)
+def test_the_usual_is_cut_as_it_would_be_taken_apart(
+    kind: type[Greeting | Request], octets: bytes
+) -> None:
+    """The short way gives what the long one does, message, rest and error."""
+
+    def taken() -> tuple[object, bytes]:
+        buffer = bytearray(octets)
+        try:
+            return kind.take(buffer), bytes(buffer)
+        except ProtocolError as error:
+            return (str(error), error.reply, error.answer), bytes(buffer)
+
+    quick = taken()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_USUAL_GREETING", "_CONNECT_TO_IPV4"):
+            patch.setattr(f"socksd.wire.socks5.{name}", b"never")
+        assert taken() == quick
+
+
 def test_any_status_but_zero_is_failure() -> None:
     taken = [Status.take(bytearray((1, octet))) for octet in range(256)]
     assert taken == [Status(octet == 0) for octet in range(256)]

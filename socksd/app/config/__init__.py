@@ -21,7 +21,7 @@ from socksd.app.config.running import (
 )
 from socksd.app.config.tables import Config
 from socksd.app.config.targets import Bind, Guarded, Resolver, Route, Udp
-from socksd.app.config.units import duration, rate, size
+from socksd.app.config.units import as_rate, duration, rate, size
 
 __all__ = [
     "JOURNALD",
@@ -44,6 +44,7 @@ __all__ = [
     "Route",
     "Server",
     "Udp",
+    "as_rate",
     "duration",
     "load_config",
     "parse_config",

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
+from socksd.app.config.limits import Limit
 from socksd.app.config.structure import structured
 from socksd.app.config.tables import Config
 from socksd.app.own import own_networks
+from socksd.codes import Command
 from socksd.errors import ConfigError, Problem
 from socksd.facts import DIRECT
 from socksd.policy.builtin import built_in
 from socksd.policy.cases import load_cases
 from socksd.policy.load import load_groups, load_rules, load_sets
+from socksd.policy.match import WithCommand
 from socksd.policy.rules import Rule
 from socksd.policy.sets import HostSet
 from socksd.policy.special import SPECIAL, special_sets
@@ -99,6 +102,7 @@ def parse_config(text: str, name: str) -> Config:
         config = structured(tables)
     except ConfigError as error:
         raise ConfigError([*error.problems, *problems]) from None
+    problems += _limited_in_vain(rules or (), config.limit)
     if problems:
         raise ConfigError(problems)
     return attrs.evolve(config, rule=rules or (), sets=sets, groups=groups, test=cases)
@@ -115,6 +119,16 @@ def _listener_names(listeners: object) -> Iterator[tuple[int, str]]:
 def _table_names(tables: object) -> list[str]:
     """Give the names of tables, whatever is wrong in them."""
     return list(tables) if isinstance(tables, dict) else []
+
+
+def _limited_in_vain(rules: Sequence[Rule], limits: Mapping[str, Limit]) -> Iterator[Problem]:
+    """Find rules for datagrams only whose limits have nothing to say of these."""
+    for index, rule in enumerate(rules):
+        is_for_udp = WithCommand.of([Command.UDP_ASSOCIATE]) in rule.conditions
+        limit = limits.get(rule.limits)
+        if is_for_udp and limit is not None and limit.bandwidth is None:
+            message = f"{rule.limits!r} has no bandwidth, and its idle time is not for datagrams"
+            yield Problem(f"rule[{index}].limits", message)
 
 
 def _repeated(names: Collection[tuple[int, str]]) -> Iterator[Problem]:

@@ -61,3 +61,9 @@ def rate(text: str) -> int:
             f'{text!r} is not a rate; write one as "500KB/s", "20MB/s", "16MiB/s" or "100Mbit/s"'
         )
     return int(float(found[1]) * _A_SECOND[found[2]])
+
+
+def as_rate(octets: int) -> str:
+    """Write octets a second as rate() reads them, to six digits."""
+    unit = next((unit for unit in ("GB", "MB") if octets >= _A_SECOND[unit]), "KB")
+    return f"{octets / _A_SECOND[unit]:g}{unit}/s"

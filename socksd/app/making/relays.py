@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from socksd.app.config import Config
@@ -12,7 +12,7 @@ from socksd.app.service import Part
 from socksd.facts import Facts
 from socksd.interfaces import IEnd, IRelay
 from socksd.relay.choose import switchboard
-from socksd.relay.throttle import Budgets
+from socksd.relay.throttle import Budget, Budgets
 
 
 def switchboard_of(reactor: IReactor, switched: bool) -> Part:
@@ -21,19 +21,32 @@ def switchboard_of(reactor: IReactor, switched: bool) -> Part:
     return Part() if board is None else Part(board.start, board.stop, board)
 
 
+def budgets_of(config: Config, parts: Parts, reactor: IReactor) -> dict[str, Budgets]:
+    """Make, by the names of limits that bound it, what there is of bandwidth."""
+    return {
+        name: parts.take(
+            ("limit", name, limit.bandwidth), partial(_budgets, limit.bandwidth, reactor)
+        )
+        for name, limit in config.limit.items()
+        if limit.bandwidth is not None
+    }
+
+
 def limited_of(
-    config: Config, relay: Callable[..., IRelay], parts: Parts, reactor: IReactor
+    config: Config, relay: Callable[..., IRelay], budgets: Mapping[str, Budgets]
 ) -> dict[str, Callable[[Facts, IEnd, IEnd], IRelay]]:
     """Make, by the names of limits, what makes relays that keep within them."""
     limited: dict[str, Callable[[Facts, IEnd, IEnd], IRelay]] = {}
     for name, limit in config.limit.items():
         within = partial(relay, idle=limit.idle or config.deadlines.idle)
-        budgets = None
-        if limit.bandwidth is not None:
-            made_of = ("limit", name, limit.bandwidth)
-            budgets = parts.take(made_of, partial(_budgets, limit.bandwidth, reactor))
-        limited[name] = partial(_relay_within, within, budgets)
+        limited[name] = partial(_relay_within, within, budgets.get(name))
     return limited
+
+
+def budget_of(budgets: Budgets, facts: Facts) -> Budget:
+    """Give what the user may spend, who is the address where nobody has logged in."""
+    user = facts.principal.name if facts.principal else None
+    return budgets.of(user or facts.client)
 
 
 def _budgets(bandwidth: int, reactor: IReactor) -> Part:
@@ -46,5 +59,4 @@ def _relay_within(
     """Make a relay that shares its budget with all others of the same user, or client."""
     if budgets is None:
         return relay(client, target)
-    user = facts.principal.name if facts.principal else None
-    return relay(client, target, budget=budgets.of(user or facts.client))
+    return relay(client, target, budget=budget_of(budgets, facts))

@@ -15,10 +15,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IFileDescriptorReceiver, IUNIXTransport
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -27,6 +28,8 @@ DESCRIPTOR: Final = 3  # of the worker's end, in the worker
 LONGEST: Final = 64 << 20  # octets of a message: a configuration is in it
 
 Message = dict[str, Any]
+
+_log = Logger("socksd")
 
 
 class Asker(Int32StringReceiver):
@@ -84,18 +87,21 @@ class Answerer(Int32StringReceiver):
     The worker's end.
 
     Args:
-        answer: Answers a question that comes with descriptors, which are closed
-            when it has.
+        answer: Answers a question, or gives a Deferred; what comes with it is
+            closed when it has. One question at a time.
         gone: Called when the parent has.
     """
 
     MAX_LENGTH = LONGEST
 
     def __init__(
-        self, answer: Callable[[Message, list[int]], Message], gone: Callable[[], object]
+        self,
+        answer: Callable[[Message, list[int]], Message | Deferred[Message]],
+        gone: Callable[[], object],
     ) -> None:
         self._answer = answer
         self._gone = gone
+        self._turns = DeferredLock()
         self._descriptors: list[int] = []
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
@@ -107,10 +113,20 @@ class Answerer(Int32StringReceiver):
         question = json.loads(string)
         count = question.pop("descriptors")
         given, self._descriptors = self._descriptors[:count], self._descriptors[count:]
+        turn = self._turns.run(lambda: Deferred.fromCoroutine(self._reply(question, given)))
+        turn.addErrback(self._fail)
+
+    async def _reply(self, question: Message, given: list[int]) -> None:
         try:
-            self.sendString(_written(self._answer(question, given)))  # type: ignore[no-untyped-call]  # Twisted's
+            answer: Any = await maybeDeferred(self._answer, question, given)
         finally:
             _close(given)
+        self.sendString(_written(answer))  # type: ignore[no-untyped-call]  # Twisted's
+
+    def _fail(self, failure: Failure) -> None:
+        """Hang up: a worker with such a bug is to be replaced."""
+        _log.failure("a question has met a bug", failure)
+        self.transport.loseConnection()  # type: ignore[union-attr]  # there is one
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Say that the parent has gone."""

@@ -17,10 +17,12 @@ from functools import partial
 from typing import Final, TextIO, cast
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorSocket
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
+from twisted.python.failure import Failure
 
 from socksd.admin.control import ControlSocket
 from socksd.admin.routes import Unable
@@ -112,7 +114,7 @@ class Child:
         self._gateway: Gateway | None = None
         self._directory = ""  # of the workers' sockets
 
-    def answer(self, question: Message, sockets: Sequence[int]) -> Message:
+    def answer(self, question: Message, sockets: Sequence[int]) -> Message | Deferred[Message]:
         """Answer a question; *sockets* are open for so long."""
         gateway = self._gateway
         match question["do"]:
@@ -123,9 +125,12 @@ class Child:
             case "reload" if gateway is not None:
                 return self._reload(question, sockets)
             case "reload":  # it could not serve, and has said why
-                return {"problems": [], "refused": 0}
+                return _reloaded(0)
             case "say":
                 return {"sessions": 0 if gateway is None else len(gateway.sessions)}
+            case "stop" if gateway is not None:
+                gateway.drain(question["seconds"])
+                return {}
             case "hurry" if gateway is not None:
                 gateway.hurry()
         self.end()
@@ -179,17 +184,14 @@ class Child:
         self._directory = os.path.dirname(question["socket"])
         control = ControlSocket(question["socket"], common.routes, reactor)
         gateway.beside.append(Part(control.open, control.close))
+        gateway.leave = self.end
         reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
         gateway.startService()
         self._gateway = gateway
 
-    def _reload(self, question: Message, sockets: Sequence[int]) -> Message:
+    def _reload(self, question: Message, sockets: Sequence[int]) -> Deferred[Message]:
         self._told.hear(question, sockets)
-        refused: list[int] = []
-        with suppress(Unable):  # it ends already, by a signal of its own
-            problems = self._attempt(lambda: refused.append(self._reloader.reload()))
-            return {"problems": problems, "refused": sum(refused)}
-        return {"problems": [], "refused": 0}
+        return self._reloader.reload().addCallbacks(_reloaded, _not_reloaded)
 
     def _remove_directory(self) -> None:
         with suppress(OSError):
@@ -209,6 +211,17 @@ class Child:
         """Accept no more, drain and end; more than once is once."""
         with suppress(ReactorNotRunning):
             self._reactor.stop()
+
+
+def _reloaded(refused: int) -> Message:
+    return {"problems": [], "refused": refused}
+
+
+def _not_reloaded(failure: Failure) -> Message:
+    error = failure.trap(ConfigError, Unable) and failure.value
+    if isinstance(error, ConfigError):
+        return _reloaded(0) | {"problems": [str(each) for each in error.problems]}
+    return _reloaded(0)  # it ends already, by a signal of its own
 
 
 def main() -> None:

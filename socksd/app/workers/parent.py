@@ -13,8 +13,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from socksd.admin.routes import Body, Routes, Unable, only
-from socksd.app.answers import listening, loaded, reloaded, trial_of
-from socksd.app.build import build, let_insist
+from socksd.app.answers import drain, listening, loaded, reloaded, trial_of
+from socksd.app.build import build, let_leave
 from socksd.app.collector import calm
 from socksd.app.config import Config
 from socksd.app.making.lasting import IReactor, Role, lasting
@@ -155,7 +155,7 @@ class Parent(Gateway):
 
     async def _drain(self) -> None:
         """Let the workers' sessions end by themselves, for as long as they may."""
-        await self.pool.stop(self.generation.config.server.drain)
+        await self.pool.stop(self._patience)
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
@@ -172,6 +172,7 @@ class Asked:
             ("POST", "/v1/reload"): self.reload,
             ("POST", "/v1/confirm"): self.confirm,
             ("POST", "/v1/restart-workers"): self.restart,
+            ("POST", "/v1/drain"): self.drain,
         }
 
     def status(self) -> dict[str, Any]:
@@ -180,15 +181,19 @@ class Asked:
 
     def reload(self, body: Body) -> Deferred[dict[str, Any]]:
         """Load the configuration again, and have all workers take it."""
-        self._reloader.reload(trial_of(body))
-        config = self._parent.generation.config
-        return self._parent.reloaded.addCallback(reloaded, config, self._reloader)
+        done: Deferred[Any] = self._reloader.reload(trial_of(body))
+        done.addCallback(lambda _: self._parent.reloaded)
+        return done.addCallback(reloaded, self._parent, self._reloader)
 
     def confirm(self, body: Body) -> dict[str, Any]:
         """Keep the configuration that is on trial."""
         only(body)
         self._reloader.confirm()
         return {}
+
+    def drain(self, body: Body) -> dict[str, Any]:
+        """Stop as SIGTERM does, with all workers."""
+        return drain(body, self._parent, self._parent.pool.sessions)
 
     def restart(self, body: Body) -> Deferred[dict[str, Any]]:
         """Restart the workers, one by one."""
@@ -246,7 +251,7 @@ def assemble(
     restarting = OnSignal(signal.SIGUSR2, reactor, parent.restart_by_signal)
     for each in (reloader, reopening, restarting):
         parent.beside.append(Part(each.start, each.stop))
-    let_insist(parent, reactor)
+    let_leave(parent, reactor)
     if manager is not None:
         notifier = Notifier(manager, parent.status, reactor)
         parent.beside.append(Part(notifier.start_unready, notifier.stop))

@@ -265,7 +265,7 @@ class Pool:
         """Have all drain, which takes them so long at most; fires when all have ended."""
         self._empty = Deferred()
         for place in self._places:
-            self._clear(place)
+            self._clear(place, seconds)
         self._places = []
         self._dismiss()
         self._end_within(seconds + GRACE)
@@ -286,13 +286,13 @@ class Pool:
         place.worker = self._start(place)
         self._judge(place)
 
-    def _clear(self, place: Place) -> None:
-        """Have nobody serve here any more."""
+    def _clear(self, place: Place, seconds: float | None = None) -> None:
+        """Have nobody serve here any more; see _retire()."""
         if place.pause is not None:
             place.pause.cancel()
             place.pause = None
         for worker in place.workers():
-            self._retire(worker)
+            self._retire(worker, seconds)
 
     def _spawn_one(self) -> Worker | None:
         """Start a process; ``None`` where the system does not let us."""
@@ -374,11 +374,15 @@ class Pool:
             pause = min(SHORTEST_PAUSE * 2.0 ** min(place.failures - 2, 16), LONGEST_PAUSE)
         place.pause = self._clock.callLater(pause, self._fill, place)
 
-    def _retire(self, worker: Worker) -> None:
-        """Have one accept no more, drain and end; one that does not serve yet just ends."""
+    def _retire(self, worker: Worker, seconds: float | None = None) -> None:
+        """
+        Have one accept no more, drain and end; one that does not serve yet just ends.
+
+        It may drain for so many *seconds*; ``None`` is for what is configured.
+        """
         worker.is_leaving = True
         if worker.is_ready:
-            worker.asker.ask({"do": "stop"}).addErrback(_gone)
+            worker.asker.ask({"do": "stop", "seconds": seconds}).addErrback(_gone)
         else:
             worker.kill()
 

@@ -28,6 +28,16 @@ def test_a_rule_can_name_only_what_there_is() -> None:
     }
 
 
+def test_a_limit_that_says_nothing_of_datagrams_is_none_for_them() -> None:
+    rule = '[[rule]]\nid = "all"\naction = "allow"\nlimits = "long"\ncommand = {}\n'
+    assert problem(NAMED + rule.format('"udp"')) == (
+        "rule[0].limits",
+        "'long' has no bandwidth, and its idle time is not for datagrams",
+    )
+    parse_config(NAMED + rule.format('["udp", "connect"]'), "x")
+    parse_config(NAMED + rule.replace("long", "bulk").format('"udp"'), "x")
+
+
 def test_a_table_with_a_mistake_is_there_to_be_named() -> None:
     rule = '[[rule]]\nid = "all"\naction = "allow"\nlimits = "bulk"\n'
     assert set(problems(f"[limit.bulk]\n{rule}")) == {"limit.bulk"}

@@ -308,7 +308,7 @@ def test_the_built_in_policy_lets_logged_in_users_in_where_there_are_authenticat
 
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        Config().version = 1  # type: ignore[misc]
+        Config().version = 1  # type: ignore[misc]  # which mypy sees as well
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socksd.app.config import duration, rate, size
+from socksd.app.config import as_rate, duration, rate, size
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,11 @@ from socksd.app.config import duration, rate, size
 )
 def test_rates_are_octets_a_second(text: str, octets: int) -> None:
     assert rate(text) == octets
+
+
+@pytest.mark.parametrize("text", ["1KB/s", "999KB/s", "1.5MB/s", "20MB/s", "100GB/s"])
+def test_a_rate_is_written_as_it_is_read(text: str) -> None:
+    assert as_rate(rate(text)) == text
 
 
 @pytest.mark.parametrize(

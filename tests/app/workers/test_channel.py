@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 
@@ -127,16 +128,45 @@ def test_a_parent_that_has_gone_leaves_no_descriptors_behind(file: int) -> None:
     assert open_descriptors() == before
 
 
-def test_what_cannot_be_answered_leaves_no_descriptors_behind(file: int) -> None:
+def test_what_cannot_be_answered_leaves_no_descriptors_behind(
+    file: int, logged_errors: list[dict[str, Any]]
+) -> None:
     def broken(question: Message, descriptors: Sequence[int]) -> Any:
         raise ZeroDivisionError
 
     before = open_descriptors()
     answerer = Answerer(broken, lambda: None)
-    answerer.makeConnection(Wire())
+    wire = Wire()
+    answerer.makeConnection(wire)
     answerer.fileDescriptorReceived(os.dup(file))
-    with pytest.raises(ZeroDivisionError):
-        answerer.dataReceived(b'\0\0\0\x12{"descriptors": 1}')
+    answerer.dataReceived(b'\0\0\0\x12{"descriptors": 1}')
+    assert open_descriptors() == before
+    assert wire.disconnecting
+    (error,) = logged_errors
+    assert error["log_failure"].check(ZeroDivisionError)
+    logged_errors.clear()
+
+
+def test_one_question_at_a_time_and_in_order(file: int) -> None:
+    """A configuration is read in a thread; what comes with it is needed until then."""
+    waiting: list[Deferred[Message]] = []
+    given: list[Sequence[int]] = []
+
+    def answer(question: Message, descriptors: Sequence[int]) -> Deferred[Message]:
+        given.append(descriptors)
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    channel, before = Channel(), open_descriptors()
+    channel.answerer._answer = answer
+    first, second = channel.asker.ask({"n": 1}, [file]), channel.asker.ask({"n": 2})
+    channel.carry_down()
+    assert len(waiting) == 1
+    assert os.fstat(given[0][0]).st_ino == os.fstat(file).st_ino
+    waiting[0].callback({"n": 1})
+    waiting[1].callback({"n": 2})
+    channel.carry_up()
+    assert [outcome(first), outcome(second)] == [{"n": 1}, {"n": 2}]
     assert open_descriptors() == before
 
 

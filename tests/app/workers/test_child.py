@@ -22,7 +22,7 @@ from twisted.logger import capturedLogs, formatEvent, globalLogBeginner
 from socksd.admin.client import ask
 from socksd.app.service import Gateway
 from socksd.app.workers import child as module
-from socksd.app.workers.channel import DESCRIPTOR, Message
+from socksd.app.workers.channel import DESCRIPTOR
 from socksd.app.workers.child import NUMBERS, Child
 
 TEXT = """
@@ -75,7 +75,7 @@ class Scene:
         assert self.child._gateway is not None
         return self.child._gateway
 
-    def ask(self, what: str, text: str = TEXT, place: int = 0, **more: object) -> Message:
+    def ask(self, what: str, text: str = TEXT, place: int = 0, **more: object) -> Any:
         question = {
             "do": what,
             "number": 3,
@@ -168,7 +168,7 @@ async def test_what_keeps_it_from_starting_is_told(scene: Scene) -> None:
 async def test_it_goes_on_by_another_text_with_the_listeners_it_has(scene: Scene) -> None:
     scene.ask("serve")
     (before,) = scene.gateway.listeners
-    answer = scene.ask("reload", TEXT.replace("office", "lobby").replace("= 5", "= 9"))
+    answer = await scene.ask("reload", TEXT.replace("office", "lobby").replace("= 5", "= 9"))
     assert answer == {"problems": [], "refused": 0}
     (after,) = scene.gateway.listeners
     assert after is before
@@ -179,16 +179,16 @@ async def test_it_goes_on_by_another_text_with_the_listeners_it_has(scene: Scene
 async def test_a_new_listener_comes_with_its_socket(scene: Scene) -> None:
     scene.ask("serve")
     more = '[[listener]]\nname = "more"\nendpoint = "tcp:1081:interface=127.0.0.1"\n'
-    assert scene.ask("reload", TEXT + more)["problems"] == []
+    assert (await scene.ask("reload", TEXT + more))["problems"] == []
     assert [each.factory.listener for each in scene.gateway.listeners] == ["office", "more"]
-    assert scene.ask("reload")["problems"] == []
+    assert (await scene.ask("reload"))["problems"] == []
     assert [each.factory.listener for each in scene.gateway.listeners] == ["office"]
 
 
 async def test_what_it_cannot_take_it_says_and_goes_on(scene: Scene) -> None:
     scene.ask("serve")
     broken = TEXT + '[auth]\nauthenticators = ["htpasswd:nowhere"]\n'
-    answer = scene.ask("reload", broken)
+    answer = await scene.ask("reload", broken)
     assert answer["problems"][0].endswith("nowhere: No such file or directory")
     assert answer["refused"] == 0
     assert scene.gateway.generation.config.auth.authenticators == ()
@@ -198,20 +198,23 @@ async def test_sighup_has_it_load_the_same_again(scene: Scene) -> None:
     scene.ask("serve")
     with capturedLogs() as events:
         os.kill(os.getpid(), signal.SIGHUP)
-        await deferLater(real_reactor, 0.01)
+        while not any("rules" in event for event in events):
+            await deferLater(real_reactor, 0.01)
     assert "reloaded: rules=1 listeners=1" in [formatEvent(event) for event in events]
 
 
 async def test_it_ends_once_however_often_it_is_told(scene: Scene) -> None:
     scene.ask("serve")
-    assert scene.child.answer({"do": "stop"}, []) == {}
+    assert scene.child.answer({"do": "stop", "seconds": 7.0}, []) == {}
+    await deferLater(real_reactor, 0.01)  # once that has been answered
+    assert scene.gateway._patience == 7.0
     assert scene.child.answer({"do": "hurry"}, []) == {}
     scene.child.end()
     assert scene.reactor.stopped == 3
     assert scene.gateway._hurried
     await scene.gateway.stopService()
     scene.reactor.at_its_end = None
-    assert scene.ask("reload") == {"problems": [], "refused": 0}
+    assert await scene.ask("reload") == {"problems": [], "refused": 0}
 
 
 async def test_without_a_parent_it_drains(scene: Scene) -> None:

@@ -115,6 +115,11 @@ class Scene:
             worker.processEnded(KILLED)
         self.spawned.clear()
 
+    async def asked(self, what: str) -> None:
+        """Wait until all workers have been asked for something."""
+        while not all(what in asker(worker).does() for worker in self.spawned):
+            await deferLater(real_reactor, 0.01)
+
     def signalled(self, number: int) -> Deferred[None]:
         os.kill(os.getpid(), number)
         return deferLater(real_reactor, 0.01)
@@ -212,11 +217,12 @@ async def test_what_is_right_is_handed_to_all(scene: Scene) -> None:
     scene.begin()
     scene.serve()
     scene.source.text = TEXT + MORE
-    answered = scene.routes["POST", "/v1/reload"]({})
+    answered: Any = scene.routes["POST", "/v1/reload"]({})
+    await scene.asked("reload")
     for worker, refused in zip(scene.spawned, (3, 4), strict=True):
         question = asker(worker).answer("reload", {"problems": [], "refused": refused})
         assert question["text"] == scene.source.text
-    assert outcome(answered) == {
+    assert await answered == {
         "refused_sessions": {"count": 7, "fate": "kept"},
         "unconfirmed_until": None,
     }
@@ -228,7 +234,7 @@ async def test_what_is_wrong_reaches_nobody(scene: Scene) -> None:
     scene.serve()
     scene.source.text = TEXT + "[limits]\nsessions = 1\n"
     with pytest.raises(ConfigError, match="must be 2 at least"):
-        scene.routes["POST", "/v1/reload"]({})
+        await scene.routes["POST", "/v1/reload"]({})  # type: ignore[misc]  # a Deferred
     assert asker(scene.spawned[0]).does() == []
     assert scene.parent.text == TEXT
 
@@ -245,7 +251,7 @@ async def test_who_comes_later_is_told_what_was_loaded(scene: Scene) -> None:
 async def test_a_trial_is_the_parents(scene: Scene) -> None:
     scene.begin()
     with pytest.raises(Unable, match="--confirm needs a directory"):
-        scene.routes["POST", "/v1/reload"]({"confirm": 60})
+        await scene.routes["POST", "/v1/reload"]({"confirm": 60})  # type: ignore[misc]  # a Deferred
     with pytest.raises(Unable, match="no configuration waits"):
         scene.routes["POST", "/v1/confirm"]({})
     with pytest.raises(BadBody):
@@ -255,8 +261,12 @@ async def test_a_trial_is_the_parents(scene: Scene) -> None:
 async def test_a_trial_that_is_confirmed(scene: Scene, tmp_path: Path) -> None:
     scene.source.text = TEXT + f'[reload]\nstate = "{tmp_path}/state"\n'
     scene.begin()
-    scene.routes["POST", "/v1/reload"]({})
-    scene.routes["POST", "/v1/reload"]({"confirm": 60})
+    for body in ({}, {"confirm": 60}):
+        answered: Any = scene.routes["POST", "/v1/reload"](body)
+        await scene.asked("reload")
+        for worker in scene.spawned:
+            asker(worker).answer("reload", {"problems": [], "refused": 0})
+        await answered
     assert scene.routes["POST", "/v1/confirm"]({}) == {}
 
 
@@ -283,6 +293,24 @@ async def test_a_restart_is_answered_when_it_is_over(scene: Scene) -> None:
     assert outcome(answered) == {"restarted": 2}
     with pytest.raises(BadBody):
         scene.routes["POST", "/v1/restart-workers"]({"x": 1})
+
+
+async def test_all_drain_for_as_long_as_somebody_says(scene: Scene) -> None:
+    scene.begin()
+    scene.serve()
+    scene.parent.leave = scene.parent.stopService
+    scene.spawned[0].sessions = 3
+    said: Any = scene.routes["POST", "/v1/drain"]({"seconds": 7})
+    assert said["sessions"] == 3
+    await scene.asked("stop")
+    for worker in scene.spawned:
+        question = asker(worker).answer("stop", {})
+        assert question["seconds"] == 7
+    with pytest.raises(Unable, match="draining already"):
+        scene.routes["POST", "/v1/drain"]({"seconds": 8})
+    status: Any = await scene.routes["GET", "/v1/status"]({})  # type: ignore[misc]  # a Deferred
+    assert status["draining_until"] == said["draining_until"]
+    scene.end()
 
 
 async def test_sigusr2_restarts_and_says_why_it_does_not(scene: Scene) -> None:
@@ -346,12 +374,16 @@ async def test_the_manager_hears_when_all_are_ready_and_when_all_have_reloaded(
         scene.serve()
         assert await heard() == ["READY"]
         await scene.signalled(signal.SIGHUP)
+        await scene.asked("reload")
         assert await heard() == ["RELOADING", "MONOTONIC_USEC"]
         for worker in scene.spawned:
             asker(worker).answer("reload", {"problems": [], "refused": 0})
         assert await heard() == ["READY"]
         scene.source.text = "no TOML"
-        await scene.signalled(signal.SIGHUP)
+        with capturedLogs() as events:
+            await scene.signalled(signal.SIGHUP)
+            while not events:
+                await deferLater(real_reactor, 0.01)
         assert await heard() == ["RELOADING", "MONOTONIC_USEC", "READY"]
         stopped = scene.parent.stopService()
         assert await heard() == ["STOPPING", "EXTEND_TIMEOUT_USEC"]
