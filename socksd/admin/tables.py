@@ -139,6 +139,11 @@ def killed(answer: dict[str, Any]) -> str:
     return f"{answer['killed']} sessions ended\n"
 
 
+def restarted(answer: dict[str, Any]) -> str:
+    """Write what /v1/restart-workers answers."""
+    return f"{answer['restarted']} workers restarted\n"
+
+
 def config(answer: dict[str, Any]) -> str:
     """Write the configuration that /v1/config answers."""
     return json.dumps(answer["config"], indent=2) + "\n"

@@ -85,6 +85,7 @@ class Answers:
             ("POST", "/v1/kill"): self.kill,
             ("POST", "/v1/reload"): self.reload,
             ("POST", "/v1/confirm"): self.confirm,
+            ("POST", "/v1/restart-workers"): self.restart_workers,
             ("POST", "/v1/drain"): self.drain,
         }
 
@@ -96,17 +97,8 @@ class Answers:
             "version": socksd.__version__,
             "pid": os.getpid(),
             "started": self._started,
-            "config": reloader.path,
-            "loaded": reloader.loaded,
-            "reloads": reloader.reloads,
-            "failed_reloads": reloader.failed,
-            "unconfirmed_until": reloader.unconfirmed_until,
-            "rolled_back": reloader.rolled_back,
-            "draining_until": gateway.draining_until,
-            "listeners": [
-                {"name": each.factory.listener, "address": written(each.port.getHost())}
-                for each in gateway.listeners
-            ],
+            **loaded(reloader),
+            **listening(gateway),
             "sessions": sessions,
             "older_sessions": sessions - gateway.sessions.keep(gateway.generation.runtime),
         }
@@ -224,17 +216,9 @@ class Answers:
         return self._explaining.run(self._in_thread, asked.answer, config, body)
 
     def reload(self, body: Body) -> Deferred[dict[str, Any]]:
-        """Load the configuration again; ``{"confirm": SECONDS}`` takes it on trial."""
-        only(body, "confirm")
-        trial = _seconds(body, "confirm", 1, LONGEST_TRIAL)
-        return self._reloader.reload(trial).addCallback(self._reloaded)
-
-    def _reloaded(self, count: int) -> dict[str, Any]:
-        refused = self._gateway.generation.config.reload.refused_sessions
-        return {
-            "refused_sessions": {"count": count, "fate": fate(refused)},
-            "unconfirmed_until": self._reloader.unconfirmed_until,
-        }
+        """Load the configuration again; see :func:`trial_of`."""
+        done = self._reloader.reload(trial_of(body))
+        return done.addCallback(reloaded, self._gateway, self._reloader)
 
     def confirm(self, body: Body) -> dict[str, Any]:
         """Keep the configuration that is on trial."""
@@ -242,16 +226,75 @@ class Answers:
         self._reloader.confirm()
         return {}
 
+    def restart_workers(self, body: Body) -> dict[str, Any]:
+        """Refuse: a process that answers by itself has no workers."""
+        only(body)
+        raise Unable("the service is a single process: it has no workers")
+
     def drain(self, body: Body) -> dict[str, Any]:
-        """Stop as SIGTERM does; ``{"seconds": N}`` instead of ``[server] drain``."""
-        only(body, "seconds")
-        seconds, gateway = _seconds(body, "seconds", 0, LONGEST_DRAIN), self._gateway
-        if seconds is not None and gateway.draining_until is not None:
-            raise Unable("it is draining already; another SIGTERM ends it at once")
-        if gateway.draining_until is None:
-            _log.info("told to drain over the control socket")
-        gateway.drain(seconds)
-        return {"sessions": len(gateway.sessions), "draining_until": gateway.draining_until}
+        """Stop as SIGTERM does; see :func:`drain`."""
+        return drain(body, self._gateway, len(self._gateway.sessions))
+
+
+def loaded(reloader: Reloader) -> dict[str, Any]:
+    """Say of /v1/status by which configuration it runs, and since when."""
+    return {
+        "config": reloader.path,
+        "loaded": reloader.loaded,
+        "reloads": reloader.reloads,
+        "failed_reloads": reloader.failed,
+        "unconfirmed_until": reloader.unconfirmed_until,
+        "rolled_back": reloader.rolled_back,
+    }
+
+
+def listening(gateway: Gateway) -> dict[str, Any]:
+    """Say of /v1/status where it listens, and for how long it still does."""
+    return {
+        "draining_until": gateway.draining_until,
+        "listeners": [
+            {"name": each.factory.listener, "address": written(each.port.getHost())}
+            for each in gateway.listeners
+        ],
+    }
+
+
+def trial_of(body: Body) -> float | None:
+    """
+    Give how many seconds a configuration is taken on trial for: ``{"confirm": SECONDS}``.
+
+    Raises:
+        BadBody: It does not say what it should.
+    """
+    only(body, "confirm")
+    return _seconds(body, "confirm", 1, LONGEST_TRIAL)
+
+
+def reloaded(refused: int, gateway: Gateway, reloader: Reloader) -> dict[str, Any]:
+    """Say what a reload has done: *refused* live sessions would be."""
+    fate_of_refused = fate(gateway.generation.config.reload.refused_sessions)
+    return {
+        "refused_sessions": {"count": refused, "fate": fate_of_refused},
+        "unconfirmed_until": reloader.unconfirmed_until,
+    }
+
+
+def drain(body: Body, gateway: Gateway, sessions: int) -> dict[str, Any]:
+    """
+    Stop as SIGTERM does; ``{"seconds": N}`` instead of ``[server] drain``.
+
+    Raises:
+        BadBody: It does not say what it should.
+        Unable: It is under way already, and has its time.
+    """
+    only(body, "seconds")
+    seconds = _seconds(body, "seconds", 0, LONGEST_DRAIN)
+    if seconds is not None and gateway.draining_until is not None:
+        raise Unable("it is draining already; another SIGTERM ends it at once")
+    if gateway.draining_until is None:
+        _log.info("told to drain over the control socket")
+    gateway.drain(seconds)
+    return {"sessions": sessions, "draining_until": gateway.draining_until}
 
 
 def _count(key: str, value: object) -> int:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import cast
 
 import attrs
 from twisted.internet.error import ReactorNotRunning
@@ -15,16 +16,17 @@ from socksd.app.collector import calm
 from socksd.app.config import Config, Listener
 from socksd.app.endpoints import Opening, opening
 from socksd.app.making.attempts import attempt
-from socksd.app.making.lasting import IReactor, Lasting, lasting
+from socksd.app.making.lasting import IReactor, Lasting, Role, lasting
 from socksd.app.making.logins import authenticator_of
 from socksd.app.making.logs import logs_of
 from socksd.app.making.pages import autoconfig_of, control_of, dashboard_of, metrics_of
 from socksd.app.making.parts import Parts
 from socksd.app.making.relays import budget_of, budgets_of, limited_of, switchboard_of
+from socksd.app.making.sharing import unshared
 from socksd.app.making.ways import egresses_of, missing_sources, resolver_of
 from socksd.app.measures import Measures
 from socksd.app.notify import Manager, Notifier
-from socksd.app.reload import Reloader, Source
+from socksd.app.reload import Commanded, Reloader
 from socksd.app.reopen import Reopener
 from socksd.app.service import Entrance, Gateway, Generation, Part
 from socksd.app.signals import OnSignal
@@ -49,7 +51,7 @@ __all__ = ["IReactor", "Lasting", "assemble", "build", "lasting"]
 
 
 def assemble(
-    source: Source,
+    source: Commanded,
     text: str,
     reactor: IReactor,
     *,
@@ -66,44 +68,59 @@ def assemble(
     Raises:
         ConfigError: See build().
     """
-    common = lasting(reactor)
+    config = source.parse(text)
+    if config.server.workers > 1:
+        from socksd.app.workers import parent  # nothing of it where one process will do
+
+        return parent.assemble(
+            source,
+            text,
+            config,
+            cast("parent.IReactorParental", reactor),
+            rolled_back=rolled_back,
+            manager=manager,
+        )
 
     def made(config: Config, running: Sequence[Part]) -> Generation:
+        if config.server.workers > 1:
+            message = "a single process cannot become several by a reload: restart the service"
+            raise ConfigError([Problem("server.workers", message)])
         return build(config, reactor, common, running)
 
-    def adopted(generation: Generation) -> None:
-        common.counters.follow([rule for rule, _ in (*generation.rules, *UNWRITTEN)])
-
-    generation = made(source.parse(text), ())
+    common = lasting(reactor)
+    generation = made(config, ())
     sessions = Sessions(Door(reactor, generation.config.limits.sessions))
     gateway = Gateway(generation, sessions, reactor)
 
-    def leave() -> None:
-        with suppress(ReactorNotRunning):  # a signal was quicker
-            reactor.stop()
-
-    gateway.leave = leave
     reloader = Reloader(
-        gateway, source, made, reactor, text=text, rolled_back=rolled_back, adopted=adopted
+        gateway,
+        source,
+        made,
+        reactor,
+        text=text,
+        rolled_back=rolled_back,
+        adopted=partial(adopted, common),
     )
-    gateway.beside.append(Part(reloader.start, reloader.stop))
-    reopener = Reopener(gateway, reactor)
-    gateway.beside.append(Part(reopener.start, reopener.stop))
-    insisting = [
-        OnSignal(number, reactor, gateway.hurry) for number in (signal.SIGTERM, signal.SIGINT)
-    ]
-
-    def listen_to_who_insists(_: float) -> None:
-        for each in insisting:
-            each.start()
-
-    gateway.ends.append(listen_to_who_insists)
-    gateway.beside += [Part(stop=each.stop) for each in insisting]
+    complete(gateway, reloader, common, reactor)
+    let_leave(gateway, reactor)
     if manager is not None:
         notifier = Notifier(manager, gateway.status, reactor)
         gateway.beside.append(Part(notifier.start, notifier.stop))
         gateway.ends.append(notifier.stopping)
         reloader.begins, reloader.ends = notifier.reloading, notifier.ready
+    return gateway
+
+
+def adopted(common: Lasting, generation: Generation) -> None:
+    """Count, from now on, for the rules of *generation*."""
+    common.counters.follow([rule for rule, _ in (*generation.rules, *UNWRITTEN)])
+
+
+def complete(gateway: Gateway, reloader: Reloader, common: Lasting, reactor: IReactor) -> None:
+    """Have run beside a *gateway* with sessions of its own what it needs, and let it be asked."""
+    gateway.beside.append(Part(reloader.start, reloader.stop))
+    reopener = Reopener(gateway, reactor)
+    gateway.beside.append(Part(reopener.start, reopener.stop))
     gateway.beside.append(Part(calm))
     common.watching.gateway = gateway
     measures = Measures(gateway, reloader, common.counters, common.metrics)
@@ -119,7 +136,26 @@ def assemble(
     )
     common.routes.update(answers.routes())
     common.measures.append(measures)
-    return gateway
+
+
+def let_leave(gateway: Gateway, reactor: IReactor) -> None:
+    """Have *gateway* end the process, and hurry at a second SIGTERM or SIGINT."""
+
+    def leave() -> None:
+        with suppress(ReactorNotRunning):  # a signal was quicker
+            reactor.stop()
+
+    gateway.leave = leave
+    insisting = [
+        OnSignal(number, reactor, gateway.hurry) for number in (signal.SIGTERM, signal.SIGINT)
+    ]
+
+    def listen_to_who_insists(_: float) -> None:
+        for each in insisting:
+            each.start()
+
+    gateway.ends.append(listen_to_who_insists)
+    gateway.beside += [Part(stop=each.stop) for each in insisting]
 
 
 def build(
@@ -154,6 +190,7 @@ def build(
     policy = config.policy()
     problems += failures(policy, config.test)
     problems += missing_sources(config)
+    problems += unshared(config)
     if problems or authenticator is None or resolver is None:
         raise ConfigError(problems)
     authenticator = parts.take(
@@ -163,13 +200,15 @@ def build(
         ("resolver", config.resolver, config.deadlines.resolve),
         lambda: Part(stop=resolver.stop, what=resolver),
     )
+    pages = lasting.role is not Role.WORKER  # what there can be only one of
+    switched = switched and lasting.role is not Role.PARENT
     board = parts.take(("switchboard", switched), partial(switchboard_of, reactor, switched))
     deadlines = config.deadlines
     relay: Callable[..., IRelay] = partial(
         choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
     )
     listening = logs_of(config, lasting, parts, reactor)
-    if config.control.socket:
+    if config.control.socket and pages:
         parts.take(
             ("control", config.control.socket),
             partial(control_of, config.control.socket, lasting, reactor),
@@ -179,19 +218,21 @@ def build(
         relay = lasting.metrics.counting(relay)
         lag = ReactorLag(reactor, lasting.metrics.lag)
         parts.take(("reactor lag",), lambda: Part(lag.start, lag.stop))
-        parts.take(("metrics", config.metrics), lambda: Part(metrics.open, metrics.close))
+        if pages:
+            parts.take(("metrics", config.metrics), lambda: Part(metrics.open, metrics.close))
     if dashboard is not None:
         watching = lasting.watching
         listening += (watching.traffic, watching.denials)
         parts.take("watching", lambda: Part(watching.start, watching.stop))
-        parts.take(
-            ("dashboard", config.dashboard.endpoint),
-            lambda: Part(dashboard.open, dashboard.close),
-        )
+        if pages:
+            parts.take(
+                ("dashboard", config.dashboard.endpoint),
+                lambda: Part(dashboard.open, dashboard.close),
+            )
     whole = lasting.whole
     if whole is not None:
         parts.take("whole", lambda: Part(whole.start, whole.stop))
-    if autoconfig is not None:
+    if autoconfig is not None and pages:
         parts.take(("pac", config.pac.endpoint), lambda: Part(autoconfig.open, autoconfig.close))
     egresses = egresses_of(config, board, reactor)
     budgets = budgets_of(config, parts, reactor)

@@ -44,7 +44,8 @@ class Measures:
     def _sessions(self) -> Iterator[Family]:
         metrics, sessions = self._metrics, self._gateway.sessions
         up, down = sessions.carried()
-        yield _counter("socksd_sessions_opened", "Sessions that have begun.", sessions.begun)
+        begun = sessions.begun - sessions.before
+        yield _counter("socksd_sessions_opened", "Sessions that have begun.", begun)
         yield _gauge("socksd_sessions", "Sessions that live.", len(sessions))
         yield Family(
             Kind.COUNTER,

@@ -81,10 +81,14 @@ class Notifier:
         self._troubled = False
 
     def start(self) -> None:
-        """Say that we are ready as soon as the reactor turns."""
+        """Begin, and say that we are ready as soon as the reactor turns."""
+        self._owed.append("READY=1")
+        self.start_unready()
+
+    def start_unready(self) -> None:
+        """Begin; ready() is to be called yet."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._owed.append("READY=1")
         self._next = self._clock.callLater(0, self._tick)
 
     def stop(self) -> None:

@@ -49,6 +49,12 @@ class Source(Protocol):
         """
 
 
+class Commanded(Source, Protocol):
+    """A source whose command line can be given on to another process."""
+
+    words: Sequence[str]  # of the command line, without the program
+
+
 class Reloader:
     """
     Load the configuration again on SIGHUP or when asked to.
@@ -106,7 +112,7 @@ class Reloader:
         self._signalled = False  # and the reload for it has not begun
         # Relative paths mean what they meant when the command line was read,
         # wherever twistd goes from there.
-        self._directory = _here()
+        self._directory = here()
         self._judge = Judge(gateway, reactor)
         self._confirmed = text  # what a trial that fails goes back to
         self._on_trial = ""
@@ -339,7 +345,8 @@ class Reloader:
             _log.error("not reloaded: {error}", error=failure.value)
 
 
-def _here() -> str:
+def here() -> str:
+    """Give the directory that relative paths begin in."""
     try:
         return os.getcwd()
     except OSError:  # it has been removed; nothing relative can be meant

@@ -68,6 +68,13 @@ def add_commands(commands: Any) -> None:
         ("GET", "/v1/config"),
         tables.config,
     )
+    _add(
+        commands,
+        "restart-workers",
+        "replace the worker processes one by one; nobody is refused",
+        ("POST", "/v1/restart-workers"),
+        tables.restarted,
+    )
     draining = _add(
         commands,
         "drain",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -16,7 +17,7 @@ from twisted.python import usage
 
 import socksd
 from socksd.app.build import IReactor, assemble
-from socksd.app.config import Config, Listener, parse_config, read_config
+from socksd.app.config import Config, Listener, parse_config, read_config, workers
 from socksd.app.confirmed import to_start_with
 from socksd.app.endpoints import tcp
 from socksd.app.notify import manager
@@ -42,6 +43,7 @@ class Options(usage.Options, AuthOptionMixin):
         ("port", "p", None, f"TCP port to listen on (default {_PORT}; 0: any free one)."),
         ("interface", "i", None, f"Address to listen on, with --port (default {_LOOPBACK})."),
         ("config", "c", None, "Configuration file; see etc/socksd.toml."),
+        ("workers", "w", None, 'Processes that serve, a number or "cores" (default: one).'),
     )
 
     def __init__(self) -> None:
@@ -50,6 +52,7 @@ class Options(usage.Options, AuthOptionMixin):
         self.authenticators: list[str] = []
         self.gateway: Gateway | None = None
         self.path: str | None = None
+        self.words: Sequence[str] = ()
 
     def opt_listen(self, endpoint: str) -> None:
         """Listen on this Twisted endpoint, for example tcp:1080:interface=10.0.0.1 (repeatable)."""
@@ -71,6 +74,7 @@ class Options(usage.Options, AuthOptionMixin):
             SystemExit: What was said cannot be done: a line for each reason
                 and status 1, instead of twistd's page of help before it.
         """
+        self.words = tuple(options or ())
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]  # Twisted's
         except usage.UsageError as error:
@@ -90,8 +94,7 @@ class Options(usage.Options, AuthOptionMixin):
 
         # Before the file is read: who changes it from now on shall be heard.
         signal.signal(signal.SIGHUP, Early())
-        if self["config"]:
-            self.path = os.path.abspath(self["config"])
+        self.find()
         file = self.read()
         text = file if self["check"] else to_start_with(file)
         self.gateway = assemble(
@@ -103,6 +106,11 @@ class Options(usage.Options, AuthOptionMixin):
         )
         if self["check"]:
             raise SystemExit(print("socksd: the configuration is good"))  # noqa: T201 -- what was asked
+
+    def find(self) -> None:
+        """Know the configuration file by its whole path, wherever twistd goes from here."""
+        if self["config"]:
+            self.path = os.path.abspath(self["config"])
 
     def read(self) -> str:
         """
@@ -139,7 +147,10 @@ class Options(usage.Options, AuthOptionMixin):
             config.auth,
             authenticators=(*config.auth.authenticators, *self.authenticators),
         )
-        return attrs.evolve(config, listener=tuple(listeners), auth=auth)
+        server = config.server
+        if self["workers"] is not None:
+            server = attrs.evolve(server, workers=_workers(self["workers"]))
+        return attrs.evolve(config, listener=tuple(listeners), auth=auth, server=server)
 
 
 def configured(path: str) -> Config:
@@ -171,3 +182,10 @@ def _port(text: str) -> int:
     if text.isascii() and text.isdecimal() and int(text) <= 65535:
         return int(text)
     raise usage.UsageError(f"--port {text!r} is not a port; they go from 0 to 65535")
+
+
+def _workers(text: str) -> int:
+    try:
+        return workers(int(text) if text.isascii() and text.isdecimal() else text)
+    except ValueError as error:
+        raise usage.UsageError(f"--workers {error}") from None

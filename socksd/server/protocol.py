@@ -125,16 +125,17 @@ class Sessions:
 
     Attributes:
         left: Called with a Runtime when the last session that kept it has gone.
-        begun: How many there were so far; the number of the latest.
+        begun: The number of the latest.
+        before: The number before the first: 0, but for one process of several.
     """
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, before: int = 0) -> None:
         self.door = door
         self.left: Callable[[Runtime], object] = lambda _: None
         self._live: set[Session] = set()
         self._expected: dict[IEndTransport, Runtime] = {}
         self._keep: Counter[int] = Counter()  # how many keep a Runtime, by its id()
-        self.begun = 0
+        self.begun = self.before = before
 
     def begin(
         self, end: End, runtime: Runtime, facts: Facts, client_port: int, waited: float = 0.0

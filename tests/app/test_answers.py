@@ -88,8 +88,11 @@ def test_everything_is_a_route_and_json(answers: Answers, scene: Scene) -> None:
         ("POST", "/v1/kill"),
         ("POST", "/v1/reload"),
         ("POST", "/v1/confirm"),
+        ("POST", "/v1/restart-workers"),
         ("POST", "/v1/drain"),
     }
+    with pytest.raises(Unable, match="has no workers"):
+        routes.pop(("POST", "/v1/restart-workers"))({})
     for (_, path), handler in routes.items():
         if path == "/v1/confirm":
             handler_of_reload = routes["POST", "/v1/reload"]

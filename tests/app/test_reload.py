@@ -18,7 +18,7 @@ from socksd.admin.routes import Unable
 from socksd.app.config import Config, parse_config
 from socksd.app.confirmed import Confirmed
 from socksd.app.judge import LISTED
-from socksd.app.reload import WAITING, Reloader, _here
+from socksd.app.reload import WAITING, Reloader, here
 from socksd.app.service import Entrance, Gateway, Generation, Part
 from socksd.codes import Command, ReplyCode
 from socksd.errors import ConfigError, Problem, Refused
@@ -212,7 +212,7 @@ def test_a_directory_that_has_gone_is_nobodys_problem(
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert _here() == "/"
+    assert here() == "/"
 
 
 def test_a_stopping_service_reloads_no_more(scene: Scene) -> None:

@@ -184,3 +184,22 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
 def test_twistd_finds_the_plugin() -> None:
     (maker,) = (m for m in getPlugins(IServiceMaker) if m.tapname == "socks5")
     assert maker.options is Options
+
+
+@pytest.mark.parametrize(("words", "workers"), [([], 0), (["--workers", "1"], 1), (["-w0"], 0)])
+def test_the_command_line_says_how_many_workers(words: list[str], workers: int) -> None:
+    assert parsed(*words).gateway.generation.config.server.workers == workers
+
+
+def test_with_workers_it_is_their_parent_that_runs(tmp_path: Path) -> None:
+    from socksd.app.workers.parent import Parent
+
+    options = parsed("--workers", "3", "--port", "0")
+    assert isinstance(options.gateway, Parent)
+    assert options.gateway._words == ["--workers", "3", "--port", "0"]
+
+
+@pytest.mark.parametrize("number", ["-1", "many", "257", "1.5"])
+def test_not_everything_is_a_number_of_workers(number: str) -> None:
+    with pytest.raises(SystemExit, match="socks5: --workers must be "):
+        parsed(f"--workers={number}")

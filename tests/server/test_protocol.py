@@ -10,7 +10,7 @@ from socksd.address import parsed
 from socksd.events import SessionClosed
 from socksd.relay.switchboard import Switchboard
 from socksd.server.door import Door
-from socksd.server.protocol import SocksProtocol
+from socksd.server.protocol import Sessions, SocksProtocol
 from tests.relay.hand import HandReactor, pair
 from tests.server.world import PlentyOfDescriptors, World
 
@@ -112,3 +112,11 @@ def test_the_door_goes_by_the_number_of_an_accepted_socket(board: Switchboard) -
     for _ in range(3):
         board.doRead()
         board.reactor.turn()  # type: ignore[attr-defined]  # a HandReactor
+
+def test_one_process_of_several_numbers_its_sessions_from_where_it_is_told() -> None:
+    world = World()
+    world.sessions.begun = world.sessions.before = 3 * 10**9
+    for number in (3_000_000_001, 3_000_000_002):
+        world.connect().receive_reset()
+        assert world.events.of(SessionClosed)[-1].session == number
+    assert [Sessions(world.sessions.door).begun, Sessions(world.sessions.door, 7).begun] == [0, 7]

@@ -17,6 +17,7 @@ from socksd.app.config.running import (
     Pac,
     Reload,
     Server,
+    workers,
 )
 from socksd.app.config.tables import Config
 from socksd.app.config.targets import Bind, Guarded, Resolver, Route, Udp
@@ -50,4 +51,5 @@ __all__ = [
     "rate",
     "read_config",
     "size",
+    "workers",
 ]

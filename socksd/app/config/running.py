@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated
 
 import attrs
 
-from socksd.app.config.values import a_duration, a_file, a_host, a_string, some_string
+from socksd.app.config.values import (
+    a_duration,
+    a_file,
+    a_host,
+    a_number,
+    a_string,
+    some_string,
+)
 from socksd.facts import Principal
 from socksd.policy.match import Group
 
 JOURNALD = "journald"
+_MOST_WORKERS = 256
+
+
+def workers(value: object) -> int:
+    """
+    Read how many worker processes there are to be; ``"cores"`` is one for each.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(value, str):
+        if value != "cores":
+            raise ValueError(f'must be a number or "cores", not {value!r}')
+        return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+    return a_number(0, _MOST_WORKERS)(value)
 
 
 @attrs.frozen
 class Server:
-    """``[server]``: the process."""
+    """``[server]``: the process, or several."""
 
     drain: Annotated[float, a_duration(least="0s")] = 60.0
+    workers: Annotated[int, workers] = 0  # 0 or 1: a single process
 
 
 def _access_log(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorCore
@@ -29,6 +30,14 @@ class IReactor(
     """What the rooms together take of the reactor."""
 
 
+class Role(Enum):
+    """What a process is to the service."""
+
+    ALONE = "all there is"
+    PARENT = "listens, and answers for its workers"  # and carries nothing
+    WORKER = "accepts and carries"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lasting:
     """What outlives every configuration of a process."""
@@ -41,10 +50,11 @@ class Lasting:
     watching: Watching  # for the dashboard
     routes: Routes  # of the control socket
     measures: list[Callable[[], Iterable[Family]]]  # what a scrape asks
-    whole: Whole | None = None  # of the parent of workers: what metrics and dashboard show instead
+    role: Role = Role.ALONE
+    whole: Whole | None = None  # of the parent: what metrics and dashboard show instead
 
 
-def lasting(reactor: IReactor, whole: Whole | None = None) -> Lasting:
+def lasting(reactor: IReactor, role: Role = Role.ALONE, whole: Whole | None = None) -> Lasting:
     """Make what outlives every configuration."""
     counters = RuleCounters(time.time)
     return Lasting(
@@ -56,5 +66,6 @@ def lasting(reactor: IReactor, whole: Whole | None = None) -> Lasting:
         Watching(reactor),
         {} if whole is None else whole.routes(),
         [],
+        role,
         whole,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from socksd.app.config import JOURNALD, Config
-from socksd.app.making.lasting import IReactor, Lasting
+from socksd.app.making.lasting import IReactor, Lasting, Role
 from socksd.app.making.parts import Parts
 from socksd.app.service import Part
 from socksd.events import Observer
@@ -22,7 +22,7 @@ def logs_of(config: Config, lasting: Lasting, parts: Parts, reactor: IReactor) -
         lasting.leaks,
         lasting.refusals,
     ]
-    if config.log.access:
+    if config.log.access and lasting.role is not Role.PARENT:
         listening.append(
             parts.take(("access log", config.log), lambda: _access_log(config, reactor))
         )

@@ -85,6 +85,7 @@ VALUES: list[tuple[str, str, Any, str]] = [
         '{ from = "10.0.0.2" }',
     ),
     ("server.drain", '"0s"', 0.0, '"-1s"'),
+    ("server.workers", "2", 2, "257"),
     ("auth.authenticators", '["htpasswd:f"]', ("htpasswd:f",), '"htpasswd:f"'),
     ("auth.anonymous", '["10.0.0.0/8"]', (IPv4Network("10.0.0.0/8"),), '"10.0.0.0/8"'),
     ("auth.cache", '"0s"', 0.0, "300"),
