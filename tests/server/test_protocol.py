@@ -113,6 +113,7 @@ def test_the_door_goes_by_the_number_of_an_accepted_socket(board: Switchboard) -
         board.doRead()
         board.reactor.turn()  # type: ignore[attr-defined]  # a HandReactor
 
+
 def test_one_process_of_several_numbers_its_sessions_from_where_it_is_told() -> None:
     world = World()
     world.sessions.begun = world.sessions.before = 3 * 10**9
