@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
-from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import ITCPTransport
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from socksd.admin.routes import Body, IReactorControlled
@@ -57,7 +58,9 @@ class Asking:
 
     async def _ask(self, socket: str, request: bytes) -> Said:
         endpoint = UNIXClientEndpoint(self._reactor, socket)
-        conversation = await connectProtocol(endpoint, _Conversation(request))
+        factory = Factory.forProtocol(partial(_Conversation, request))
+        factory.noisy = False  # or the log of a parent would have two lines for each question
+        conversation = cast("_Conversation", await endpoint.connect(factory))
         return _said(await conversation.over)
 
 

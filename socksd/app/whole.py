@@ -78,7 +78,7 @@ class Whole:
             "denials": Shared(self._denials),
         }
         self._numbers = Shared(self._families)
-        self._remembering = LoopingCall(self._remember)
+        self._remembering = LoopingCall(self.remember)
         self._remembering.clock = reactor
 
     def start(self) -> None:
@@ -122,7 +122,8 @@ class Whole:
         """Let one of them explain a request; see :func:`socksd.app.asked.answer`."""
         return Deferred.fromCoroutine(self.rounds.one("POST", "/v1/explain", body, EXPLAINING))
 
-    def _remember(self) -> Deferred[None]:
+    def remember(self) -> Deferred[None]:
+        """Ask for what is to be kept of those that end; never fails."""
         kept = ("rules", "leaks", "traffic", "denials")
         asked: list[Deferred[Any]] = [*(self._questions[name]({}) for name in kept)]
         asked.append(self._numbers({}))

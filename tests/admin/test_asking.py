@@ -16,6 +16,7 @@ from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, formatEvent
 
 from socksd.admin import asking
 from socksd.admin.asking import Asking, NoAnswer
@@ -88,6 +89,16 @@ async def test_an_answer_is_a_status_and_an_object(path: str) -> None:
         assert await ask(path, *question, body) == (HTTPStatus.OK, body)
         assert await ask(path, *question, {}) == (HTTPStatus.OK, {})
     await left()
+
+
+@ensureDeferred
+async def test_a_question_leaves_no_line_in_the_log(path: str) -> None:
+    """A parent asks each worker every second, while somebody looks."""
+    asked = Asking(reactor)
+    with capturedLogs() as logged:
+        await asked.ask(path, "GET", "/v1/query", {})
+        await left()
+    assert [formatEvent(each) for each in logged] == []
 
 
 @ensureDeferred

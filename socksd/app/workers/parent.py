@@ -247,6 +247,7 @@ def assemble(
     asked = Asked(parent, reloader)
     common.routes.update(asked.routes())
     common.watching.gateway = parent
+    parent.pool.remember = whole.remember
     reopening = OnSignal(signal.SIGUSR1, reactor, parent.pool.reopen, shared=True)
     restarting = OnSignal(signal.SIGUSR2, reactor, parent.restart_by_signal)
     for each in (reloader, reopening, restarting):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
@@ -157,6 +157,8 @@ class Pool:
     Attributes:
         living: Those that have not ended, by their numbers; the oldest first.
         ready: Called as soon as all serve for the first time.
+        remember: Called before one that serves leaves, and every second while it
+            does: what it has counted is gone with it. May give a Deferred.
     """
 
     def __init__(
@@ -169,6 +171,7 @@ class Pool:
     ) -> None:
         self.living: dict[int, Worker] = {}
         self.ready: Callable[[], object] = lambda: None
+        self.remember: Callable[[], object] = lambda: None
         self._spawn = spawn
         self._directory = ""
         self._brief = brief
@@ -409,6 +412,7 @@ class Pool:
         if place.successor is successor:  # and nobody else has waited for it, too
             former, place.worker, place.successor = place.worker, successor, None
             if former is not None:
+                await maybeDeferred(self.remember)
                 self._retire(former)
         return True
 
@@ -446,6 +450,8 @@ class Pool:
             if worker.silence > (self._patience if worker.is_ready else STARTING):
                 _log.error("{worker} is stuck, and killed", worker=worker)
                 worker.kill()
+        if any(worker.is_leaving for worker in self.living.values()):
+            self.remember()
         if self._places and self.serving == len(self._places) and not self._restarting:
             self._reserve = self._reserve or self._spawn_one()
 

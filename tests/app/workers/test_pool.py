@@ -518,6 +518,31 @@ def test_each_serves_until_the_next_one_does() -> None:
     assert scene.numbers() == [2, 3, 4]
 
 
+def test_what_one_has_counted_is_asked_for_before_it_leaves_and_while_it_does() -> None:
+    scene = Scene()
+    scene.begin(1)
+    asked: list[Deferred[None]] = []
+
+    def remember() -> Deferred[None]:
+        asked.append(Deferred())
+        return asked[-1]
+
+    scene.pool.remember = remember
+    done = scene.pool.restart()
+    assert asked == []
+    scene.serves(2)
+    (before,) = asked
+    assert "stop" not in scene.asker(1).does()
+    before.callback(None)
+    assert scene.asker(1).does()[-1] == "stop"
+    outcome(done)
+    scene.clock.advance(TICK)
+    assert len(asked) == 2
+    scene.ends(1, Failure(ProcessDone(0)))
+    scene.clock.advance(TICK)
+    assert len(asked) == 2
+
+
 def test_a_new_one_that_cannot_serve_leaves_the_rest_as_it_was() -> None:
     scene = Scene()
     scene.begin(2)
