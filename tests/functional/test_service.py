@@ -130,7 +130,13 @@ def test_who_drains_it_watches_the_last_session_end(
         status = run(SCRIPTS / "socksd", "status", "--socket", f"{tmp_path}/s")
         assert re.search(r"^draining +who is left at ", status.stdout, re.MULTILINE), status
         assert run(*drain, "--within", "1s").returncode == 1
-        again = subprocess.Popen(drain, stdout=subprocess.PIPE, text=True)
+        again = subprocess.Popen(
+            drain,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Who runs the tests in the background has had it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         assert again.stdout
         assert again.stdout.readline().startswith("draining: 1 sessions are left, cut at ")
         again.send_signal(signal.SIGINT)
