@@ -204,7 +204,7 @@ def test_names_are_looked_up_only_where_that_was_said(
 ) -> None:
     asked = []
 
-    def getaddrinfo(host: str, port: object, *, type: object) -> list[Any]:  # noqa: A002
+    def getaddrinfo(host: str, port: object, *, type: object) -> list[Any]:  # noqa: A002 -- as socket calls it
         asked.append(host)
         return [(2, 1, 6, "", ("198.51.100.1", 0)), (10, 1, 6, "", ("2001:db8::1", 0, 0, 0))] * 2
 

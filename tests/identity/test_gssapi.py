@@ -22,7 +22,7 @@ from tests.kerberos import CLIENT, REALM, Inline, Realm, acceptor, established, 
 
 gssapi = pytest.importorskip("gssapi")
 
-from socksd.identity.gssapi import MOST_TOKENS, Acceptor, Context, Mapping  # noqa: E402
+from socksd.identity.gssapi import MOST_TOKENS, Acceptor, Context, Mapping  # noqa: E402 -- skips first
 
 if TYPE_CHECKING:
     from gssapi import SecurityContext
