@@ -29,7 +29,7 @@ from socksd.app.notify import Manager, Notifier
 from socksd.app.reload import Commanded, Reloader
 from socksd.app.reopen import Reopener
 from socksd.app.service import Entrance, Gateway, Generation, Part
-from socksd.app.signals import OnSignal
+from socksd.app.signals import Insistence
 from socksd.errors import ConfigError, Problem
 from socksd.facts import DIRECT
 from socksd.interfaces import IRelay
@@ -139,23 +139,19 @@ def complete(gateway: Gateway, reloader: Reloader, common: Lasting, reactor: IRe
 
 
 def let_leave(gateway: Gateway, reactor: IReactor) -> None:
-    """Have *gateway* end the process, and hurry at a second SIGTERM or SIGINT."""
+    """Have *gateway* end the process, and hurry when a signal comes that would end what ends."""
+    insistence = Insistence((signal.SIGTERM, signal.SIGINT), reactor, gateway.hurry)
 
     def leave() -> None:
+        insistence.begin()
         with suppress(ReactorNotRunning):  # a signal was quicker
             reactor.stop()
 
     gateway.leave = leave
-    insisting = [
-        OnSignal(number, reactor, gateway.hurry) for number in (signal.SIGTERM, signal.SIGINT)
-    ]
-
-    def listen_to_who_insists(_: float) -> None:
-        for each in insisting:
-            each.start()
-
-    gateway.ends.append(listen_to_who_insists)
-    gateway.beside += [Part(stop=each.stop) for each in insisting]
+    gateway.ends.append(lambda _: insistence.begin())
+    # Begun when Twisted's handlers are there, and stopped when nothing else is left to stop.
+    part = Part(lambda: reactor.callWhenRunning(insistence.start), insistence.stop)
+    gateway.beside.insert(0, part)
 
 
 def build(

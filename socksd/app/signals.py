@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -76,3 +76,44 @@ class OnSignal:
     def _tell(self) -> None:
         self._waits = False
         self._call()
+
+
+class Insistence:
+    """
+    Make a call for every one of some signals but the first.
+
+    The first is left to who had the signal before, for the end of the reactor by
+    Twisted's own handler is also what the process ends with. That one cannot be
+    called twice: it would stop what is stopped already, and log a traceback.
+    """
+
+    def __init__(
+        self, numbers: Sequence[int], reactor: IReactorFromThreads, call: Callable[[], object]
+    ) -> None:
+        self._begun = False
+        self._numbers = numbers
+        self._reactor = reactor
+        self._call = call
+        self._before: dict[int, Any] = {}
+
+    def start(self) -> None:
+        """Listen."""
+        for number in self._numbers:
+            self._before[number] = signal.signal(number, self._caught)
+
+    def begin(self) -> None:
+        """Have the next one be not the first."""
+        self._begun = True
+
+    def stop(self) -> None:
+        """Leave the signals to who had them before."""
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        before = self._before[number]
+        if self._begun:
+            self._reactor.callFromThread(self._call)
+        elif callable(before):  # nobody is, where it is ignored, as SIGINT in the background
+            self.begin()
+            before(number, frame)

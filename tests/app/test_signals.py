@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from socksd.app.signals import Early, OnSignal
+from socksd.app.signals import Early, Insistence, OnSignal
 from tests.app.test_reload import FakeReactor
 
 
@@ -97,3 +97,56 @@ def test_to_share_with_nobody_is_no_matter(reactor: FakeReactor, heard: list[str
     reactor.turn()
     assert heard == ["us"]
     listening.stop()
+
+
+# -- who insists -----------------------------------------------------------------
+
+
+def insisting(reactor: FakeReactor, heard: list[str]) -> Insistence:
+    listening = Insistence([signal.SIGUSR2], reactor, lambda: heard.append("us"))  # type: ignore[arg-type]  # of it, what is used
+    listening.start()
+    return listening
+
+
+def test_the_first_is_for_who_had_it_before_and_the_others_are_ours(
+    reactor: FakeReactor, heard: list[str]
+) -> None:
+    before = signal.signal(signal.SIGUSR2, lambda *_: heard.append("other"))
+    listening = insisting(reactor, heard)
+    for _ in range(3):
+        raised()
+    assert heard == ["other"]
+    reactor.turn()
+    assert heard == ["other", "us", "us"]
+    listening.stop()
+    raised()
+    assert heard[3:] == ["other"]
+    signal.signal(signal.SIGUSR2, before)
+
+
+def test_all_are_ours_once_it_has_begun_otherwise(reactor: FakeReactor, heard: list[str]) -> None:
+    before = signal.signal(signal.SIGUSR2, lambda *_: heard.append("other"))
+    listening = insisting(reactor, heard)
+    listening.begin()
+    raised()
+    reactor.turn()
+    assert heard == ["us"]
+    listening.stop()
+    signal.signal(signal.SIGUSR2, before)
+
+
+def test_one_that_is_ignored_is_heard_when_it_has_begun(
+    reactor: FakeReactor, heard: list[str]
+) -> None:
+    """As SIGINT is by what a shell has in the background."""
+    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    listening = insisting(reactor, heard)
+    raised()
+    reactor.turn()
+    assert heard == []
+    listening.begin()
+    raised()
+    reactor.turn()
+    assert heard == ["us"]
+    listening.stop()
+    signal.signal(signal.SIGUSR2, before)

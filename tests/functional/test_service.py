@@ -96,6 +96,20 @@ def test_who_insists_does_not_wait(
     assert session["outcome"] == "stopped"
 
 
+@pytest.mark.parametrize("options", ["", "[server]\nworkers = 2\n"], ids=["one", "workers"])
+def test_two_signals_at_once_are_one_who_insists(
+    serve: Serve, origin: Callable[..., Origin], options: str
+) -> None:
+    """Both caught in one turn, before anything could be stopped."""
+    gateway = serve(config=options + ALLOW)
+    with tunnel(gateway.port, "127.0.0.1", origin(echo).port) as client:
+        for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+            gateway.process.send_signal(number)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert gateway.process.wait(WAIT) in {-signal.SIGTERM, -signal.SIGINT}
+
+
 def test_sessions_are_ended_when_their_time_is_over(
     serve: Serve, origin: Callable[..., Origin]
 ) -> None:
@@ -416,12 +430,14 @@ def test_what_a_rule_wants_out_of_the_logs_is_not_there(
 
 
 @contextmanager
-def small_disk(directory: Path) -> Iterator[Path]:
+def small_disk(directory: Path, pages: int = 4) -> Iterator[Path]:
     """Give a directory with room for little: a tmpfs, or without root a file that is full."""
     directory.mkdir()
     mounted = (
         os.geteuid() == 0
-        and not run("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", directory).returncode
+        and not run(
+            "mount", "-t", "tmpfs", "-o", f"size={4 * pages}k", "tmpfs", directory
+        ).returncode
     )
     if not mounted:
         (directory / "access.jsonl").symlink_to("/dev/full")
@@ -543,9 +559,9 @@ def test_a_full_disk_below_the_log_of_twistd_stops_no_traffic_and_is_counted(
     if os.geteuid():
         pytest.skip("needs root, for a small file system")
     target, port = origin(echo), free_port()
-    with small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk", pages=256) as disk:
         log, rest = disk / "twistd.log", disk / "rest"
-        rest.write_bytes(bytes(3 * 4096))
+        rest.write_bytes(bytes(255 * 4096))  # more than what waits when it is taken away
         process = subprocess.Popen(
             [
                 *(SCRIPTS / "twistd", "--nodaemon", "--pidfile=", "--logfile", log, "socks5"),

@@ -155,7 +155,7 @@ class Parent(Gateway):
 
     async def _drain(self) -> None:
         """Let the workers' sessions end by themselves, for as long as they may."""
-        await self.pool.stop(self._patience)
+        await self.pool.stop(0 if self._hurried else self._patience)
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
