@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from socksd.events import Event
+from socksd.interfaces import IRelay
 
 E = TypeVar("E")
 
@@ -219,6 +220,13 @@ class Recorder:
 
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
+
+
+def ended(relay: IRelay, early: bytes = b"") -> Deferred[Any]:
+    """Join what *relay* is to join; fires when it has ended."""
+    heard: Deferred[Any] = Deferred()
+    relay.join(early, heard.callback)
+    return heard
 
 
 def outcome(deferred: Deferred[Any]) -> Any:

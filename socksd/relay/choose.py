@@ -57,7 +57,7 @@ def choose(
 
 
 def _is_plain(end: IEnd) -> bool:
-    if getattr(end, "bare", False):
+    if end.bare:
         return True
     transport = end.transport
     return (

@@ -31,15 +31,15 @@ from socket import (
 )
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
+from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, IWatched, Tally
+from socksd.interfaces import Ended, EndedBy, ICarrier, IEnd, IRelay, IWatched, Tally
 from socksd.relay.pipes import SIZE, Pipe
 from socksd.relay.switchboard import Switchboard
 from socksd.relay.switched import HUNG, READABLE, Switched
@@ -80,7 +80,7 @@ class Line:
         "_board",
         "_carried",
         "_client",
-        "_done",
+        "_ended",
         "_idle",
         "_linger",
         "_target",
@@ -98,7 +98,7 @@ class Line:
         self._target = self._side(target, EndedBy.TARGET)
         self._client.other = self._target
         self._target.other = self._client
-        self._done: Deferred[Tally] = Deferred()
+        self._ended: Ended
         self._carried = (0, 0)  # in the end
         self.moved = 0.0
         self.over = False
@@ -116,8 +116,9 @@ class Line:
         """Octets from the target so far."""
         return self._carried[1] if self.over else self._target.octets
 
-    def join(self, early: bytes) -> Deferred[Tally]:
+    def join(self, early: bytes, ended: Ended) -> None:
         """Take both ends over; see :class:`~socksd.interfaces.IRelay`."""
+        self._ended = ended
         self.moved = self._board.seconds()
         self._board.add(self, self.moved + self._idle)
         if early:
@@ -131,7 +132,6 @@ class Line:
             target.park()
         client.begin()
         target.begin()
-        return self._done
 
     def abort(self) -> None:
         """Reset both connections now."""
@@ -161,16 +161,18 @@ class Line:
     def close(self, cause: EndedBy) -> None:
         """Close both connections, the first time."""
         if not self.over:
-            self._hang_up(cause)
-            self._done.callback(Tally(*self._carried, cause))
+            ended = self._hang_up(cause)
+            ended(Tally(*self._carried, cause))
 
     def fail(self, failure: Failure) -> None:
         """End by a bug, for whoever waits to report it."""
-        if not self.over:
-            self._hang_up(EndedBy.US)
-            self._done.errback(failure)
+        if self.over:
+            log.err(failure)
+            return
+        ended = self._hang_up(EndedBy.US)
+        ended(failure)
 
-    def _hang_up(self, cause: EndedBy) -> None:
+    def _hang_up(self, cause: EndedBy) -> Ended:
         sides = self._client, self._target
         self._carried = sides[0].octets, sides[1].octets
         self.over = True
@@ -181,9 +183,11 @@ class Line:
             # learn that it is for nothing, unless all it does is linger.
             side.close(in_order=side.finished and (side.ended or cause is EndedBy.LINGER))
         # Leave no cycles: the collector's walk over 10,000 tunnels is a pause of 0.1 s.
-        del self._client, self._target
+        ended = self._ended
+        del self._client, self._target, self._ended
         for side in sides:
             del side.end, side.other
+        return ended
 
 
 @implementer(ICarrier, IWatched, IPullProducer)
@@ -271,7 +275,7 @@ class _Side:
     def take_over(self) -> None:
         """Hear what happens to the end; or to its socket, where that is all it has."""
         end: Any = self.end
-        if getattr(end, "bare", False):
+        if end.bare:
             self.sock, self._true = end.taken_over(self)
             self.descriptor = self.sock.fileno()
         else:
@@ -430,10 +434,12 @@ class _Side:
         else:
             self._splice(share, SIZE, pipe)
         moved = self.octets - before
+        if self._line.over:
+            return moved
         self.bulk = moved >= _BULK
         if moved:
             self._line.moved = self._board.now
-        if self.readable and self.other.writable and not self._line.over:
+        if self.readable and self.other.writable:
             self.queued = True
             self._board.haul(self)
         return moved
@@ -602,9 +608,9 @@ class ThrottledLine(Line):
         throttle = self._budget.up if name is EndedBy.CLIENT else self._budget.down
         return _ThrottledSide(end, name, self, self._board, throttle)
 
-    def join(self, early: bytes) -> Deferred[Tally]:
+    def join(self, early: bytes, ended: Ended) -> None:
         """Take both ends over; see :class:`~socksd.interfaces.IRelay`."""
-        return self._budget.drawn_on(super().join(early))
+        super().join(early, self._budget.drawn_on(ended))
 
     def look(self, now: float) -> float:
         """See :meth:`Line.look`; what waits for its turn is not idle."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -21,7 +20,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import EndedBy, ICarrier, IEnd, IEndTransport, IRelay, Tally
+from socksd.interfaces import Ended, EndedBy, ICarrier, IEnd, IEndTransport, IRelay, Tally
 from socksd.relay.throttle import Budget, Throttle
 
 
@@ -50,7 +49,7 @@ class Pump:
         self._client.other = self._target
         self._target.other = self._client
         self._ended_by: EndedBy | None = None
-        self._done: Deferred[Tally] = Deferred()
+        self._ended: Ended
 
     def _side(self, end: IEnd, name: EndedBy) -> _Side:
         return _Side(end, name, self, self._clock.seconds)
@@ -65,8 +64,9 @@ class Pump:
         """Octets from the target so far."""
         return self._target.octets
 
-    def join(self, early: bytes) -> Deferred[Tally]:
+    def join(self, early: bytes, ended: Ended) -> None:
         """Take both ends over; see :class:`~socksd.interfaces.IRelay`."""
+        self._ended = ended
         # One call for the relay's life, moved when it is due and not when
         # octets move: 0.1 us a chunk for reading the clock, nothing else.
         self._deadline: IDelayedCall = self._clock.callLater(self._idle, self._look)
@@ -77,7 +77,6 @@ class Pump:
             self._client.data_received(early)
         for side in sides:
             side.end.carried_by(side)
-        return self._done
 
     def abort(self) -> None:
         """Reset both connections now."""
@@ -101,8 +100,7 @@ class Pump:
             self._ended_by = self._ended_by or side.name  # the first cause is the cause
         if side.other.gone:
             self._deadline.cancel()
-            tally = Tally(self.up, self.down, self._ended_by or EndedBy.BOTH)
-            self._done.callback(tally)
+            self._ended(Tally(self.up, self.down, self._ended_by or EndedBy.BOTH))
         elif side.closing:
             pass  # our doing, and the other has been told its own end
         elif broken:
@@ -287,9 +285,9 @@ class ThrottledPump(Pump):
         throttle = self._budget.up if name is EndedBy.CLIENT else self._budget.down
         return _ThrottledSide(end, name, self, self._clock.seconds, throttle)
 
-    def join(self, early: bytes) -> Deferred[Tally]:
+    def join(self, early: bytes, ended: Ended) -> None:
         """Take both ends over; see :class:`~socksd.interfaces.IRelay`."""
-        return self._budget.drawn_on(super().join(early))
+        super().join(early, self._budget.drawn_on(ended))
 
     def _look(self) -> None:
         for side in (self._client, self._target):

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from functools import partial
 from math import inf
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import IBudget, IShare, Tally
-
-T = TypeVar("T")
+from socksd.interfaces import Ended, IBudget, IShare, Tally
 
 # Seconds of the rate that are handed out at once, and so how often a bucket
 # that somebody waits for wakes us: ten times a second, however many there
@@ -216,14 +215,14 @@ class Budget:
         """Take part in it with datagrams."""
         return Share(self)
 
-    def drawn_on(self, done: Deferred[Tally]) -> Deferred[Tally]:
-        """Count a relay until it is *done*."""
+    def drawn_on(self, ended: Ended) -> Ended:
+        """Count a relay until it has ended; give who is to hear of that, who tells *ended*."""
         self.relays += 1
-        return done.addBoth(self._left)
+        return partial(self._left, ended)
 
-    def _left(self, result: T) -> T:
+    def _left(self, ended: Ended, result: Tally | Failure) -> None:
         self.relays -= 1
-        return result
+        ended(result)
 
     @property
     def idle(self) -> bool:

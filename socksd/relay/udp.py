@@ -41,6 +41,7 @@ from socksd.address import Destination, IPAddress, unmapped
 from socksd.errors import ProtocolError, Refused
 from socksd.interfaces import (
     Drop,
+    Ended,
     EndedBy,
     Granted,
     IAssociation,
@@ -260,16 +261,16 @@ class Association:
         self._ended_by: EndedBy | None = None
         self._over = False
         self._deadline: IDelayedCall | None = None
-        self._done: Deferred[Tally] = Deferred()
+        self._ended: Ended
 
-    def join(self, early: bytes) -> Deferred[Tally]:
+    def join(self, early: bytes, ended: Ended) -> None:
         """Relay from now on; see :class:`~socksd.interfaces.IRelay`."""
+        self._ended = ended
         self._deadline = self._clock.callLater(self._idle, self._look)
         self._watching.watch_reading(self._sock.fileno(), _Ear(self, self._from_client))
         # Else nobody would tell of a client that is gone while a target goes on sending.
         self._client.transport.setTcpKeepAlive(True)
         self._client.carried_by(self)
-        return self._done
 
     def abort(self) -> None:
         """End now."""
@@ -292,7 +293,7 @@ class Association:
         ended_by = self._ended_by or (EndedBy.CLIENT if broken else EndedBy.BOTH)
         self._drops[Drop.FRAGMENT] += self._fragments.abandoned + self._fragments.position
         self._judge.ended(+self._drops)
-        self._done.callback(Tally(self.up, self.down, ended_by))
+        self._ended(Tally(self.up, self.down, ended_by))
 
     # -- the end -------------------------------------------------------------
 
@@ -300,7 +301,7 @@ class Association:
         """End by a bug, for whoever waits to report it."""
         if not self._over:
             self._hang_up()
-            self._done.errback(failure)
+            self._ended(failure)
 
     def _look(self) -> None:
         """See whether it is time to end; else come back when it may be."""

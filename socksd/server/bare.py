@@ -45,7 +45,7 @@ class BareEnd(End):
     An end whose socket the switchboard watches.
 
     Attributes:
-        bare: See :class:`~socksd.interfaces.IBareEnd`.
+        bare: See :class:`~socksd.interfaces.IEnd`.
     """
 
     __slots__ = ("_board", "_descriptor", "_made", "_name", "_sock", "_true", "bare")

@@ -29,6 +29,7 @@ class End(Protocol):
     __slots__ = ("_carrier", "_kept", "_loss", "_paused", "_read_ended", "_waiting")
 
     transport: IEndTransport
+    bare = False
 
     def __init__(self) -> None:
         self._carrier: ICarrier | None = None

@@ -56,6 +56,8 @@ class Forward:
             that a relay does not go around us.
     """
 
+    bare = False
+
     def __init__(self, target: IEnd, failed: Callable[[Outcome, str], None]) -> None:
         """Begin; *failed* hears of it where the client is not given a response."""
         self._target = target

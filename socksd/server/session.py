@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -295,7 +296,7 @@ class Session:
         if self._paused:
             self.end.transport.resumeProducing()
         self._task = None  # nothing is left of it to cancel
-        relay.join(early).addCallbacks(self._relayed, self._relay_failed, errbackArgs=(target,))
+        relay.join(early, partial(self._relayed, target))
 
     def listening(self, bound: Destination) -> None:
         """Tell the client where its peer is to connect; it will be told once more."""
@@ -489,14 +490,14 @@ class Session:
             )
         )
 
-    def _relayed(self, tally: Tally) -> None:
-        self._outcome = self._outcome or _RELAYED[tally.ended_by]
-        self._close(tally)
-
-    def _relay_failed(self, failure: Failure, target: End | None) -> None:
-        if target is not None:
-            target.abort()
-        self.failed(failure)
+    def _relayed(self, target: End | None, result: Tally | Failure) -> None:
+        if isinstance(result, Failure):
+            if target is not None:
+                target.abort()
+            self.failed(result)
+            return
+        self._outcome = self._outcome or _RELAYED[result.ended_by]
+        self._close(result)
 
     def _left(self) -> None:
         """The client is no longer there to be served."""

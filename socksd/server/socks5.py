@@ -47,8 +47,11 @@ class Socks5:
 
     def advance(self) -> None:
         """Take the messages that are there."""
-        session, take = self._session, self._handshake.take
-        while (message := take()) is not None:
+        session = self._session
+        while self.unread:
+            message = self._handshake.take()
+            if message is None:
+                return
             if isinstance(message, Request):
                 session.requested(message)
             elif isinstance(message, Greeting):

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
@@ -21,7 +20,7 @@ from zope.interface import implementer
 
 from socksd.address import Destination
 from socksd.facts import Decision, Verdict
-from socksd.interfaces import EndedBy, ICarrier, IEnd, IRelay, Tally
+from socksd.interfaces import Ended, EndedBy, ICarrier, IEnd, IRelay, Tally
 from socksd.server.states import State
 
 if TYPE_CHECKING:
@@ -79,14 +78,14 @@ class WhyPage:
         self._head: bytearray | None = bytearray()  # None once it is answered
         self._ended_by: EndedBy | None = None
         self._deadline = clock.callLater(seconds, self._overdue)
-        self._done: Deferred[Tally] = Deferred()
+        self._ended: Ended
 
-    def join(self, early: bytes) -> Deferred[Tally]:
+    def join(self, early: bytes, ended: Ended) -> None:
         """Take the client's end over; see :class:`~socksd.interfaces.IRelay`."""
+        self._ended = ended
         if early:
             self.data_received(early)
         self._client.carried_by(self)
-        return self._done
 
     def abort(self) -> None:
         """Reset the connection now."""
@@ -115,7 +114,7 @@ class WhyPage:
             self._deadline.cancel()
         broken = not reason.check(ConnectionDone)
         ended_by = self._ended_by or (EndedBy.CLIENT if broken else EndedBy.BOTH)
-        self._done.callback(Tally(self.up, self.down, ended_by))
+        self._ended(Tally(self.up, self.down, ended_by))
 
     def _asked(self, head: bytes) -> None:
         line = _REQUEST_LINE.match(head)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import Self
 
-from socksd.address import Destination, Host
+from socksd.address import Destination, Host, ipv4
 from socksd.codes import Command, ReplyCode
 from socksd.errors import ProtocolError
 from socksd.frozen import value
@@ -65,7 +65,7 @@ class Request(socks5.Request):
         if userid_end is None:
             return None
         end = userid_end
-        address = IPv4Address(bytes(buffer[4:8]))
+        address = ipv4(bytes(buffer[4:8]))
         host: Host = address
         if _announces_name(address):
             name_end = _end(buffer, userid_end + 1, "the name")
@@ -125,7 +125,7 @@ class Reply:
             raise ProtocolError(f"CD of the reply is {code}, which SOCKS4 does not know")
         if len(buffer) < 8:
             return None
-        port, address = int.from_bytes(buffer[2:4], "big"), IPv4Address(bytes(buffer[4:8]))
+        port, address = int.from_bytes(buffer[2:4], "big"), ipv4(bytes(buffer[4:8]))
         del buffer[:8]
         return cls(code == _GRANTED, Destination(address, port))
 

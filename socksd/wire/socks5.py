@@ -10,11 +10,10 @@ can come of it, whatever else has arrived. ``encode`` is the way back.
 from __future__ import annotations
 
 from dataclasses import field
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Self
 
-from socksd.address import Destination, Host, normal_host, unmapped
+from socksd.address import Destination, Host, ipv4, normal_host, unmapped
 from socksd.codes import VERSION, AddressType, Command, Method, ReplyCode
 from socksd.errors import AddressError, ProtocolError
 from socksd.frozen import value
@@ -29,9 +28,6 @@ _IPV4 = bytes((AddressType.IPV4,))
 _USUAL_METHODS = bytes((Method.NO_AUTHENTICATION,))
 _USUAL_GREETING = bytes((VERSION, 1)) + _USUAL_METHODS
 _CONNECT_TO_IPV4 = bytes((VERSION, Command.CONNECT, 0, AddressType.IPV4))
-
-# The same few addresses come again and again: one that is remembered takes a tenth of 1.3 us.
-_ipv4 = lru_cache(maxsize=4096)(IPv4Address)
 
 _LENGTHS: dict[int, int] = {AddressType.IPV4: 4, AddressType.IPV6: 16}
 
@@ -255,7 +251,7 @@ class Request:
                 or DST.ADDR cannot be a host. Always with a reply to send.
         """
         if len(buffer) >= 10 and buffer.startswith(_CONNECT_TO_IPV4):
-            host, port = _ipv4(bytes(buffer[4:8])), buffer[8] << 8 | buffer[9]
+            host, port = ipv4(bytes(buffer[4:8])), buffer[8] << 8 | buffer[9]
             del buffer[:10]
             return cls(Command.CONNECT, Destination(host, port))
         _expect(buffer, 0, VERSION, "VER of the request", ReplyCode.GENERAL_FAILURE)
@@ -345,7 +341,7 @@ def named_host(octets: bytes) -> Host:
 
 def _host(kind: int, octets: bytes) -> Host:
     if kind == AddressType.IPV4:
-        return IPv4Address(octets)
+        return ipv4(octets)
     if kind == AddressType.IPV6:
         return unmapped(IPv6Address(octets))
     return named_host(octets)

@@ -115,7 +115,7 @@ class Board:
         target, target_far = self.end(buffer, connect)
         joined = Joined(self, client, client_far, target, target_far)
         self.joined.append(joined)
-        joined.line.join(early).addBoth(joined.results.append)
+        joined.line.join(early, joined.results.append)
         return joined
 
     def turn(self) -> None:

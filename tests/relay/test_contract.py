@@ -468,7 +468,7 @@ class Relayed:
     client: Far
     target: Far
     clock: Clock
-    tallies: list[Tally] = field(default_factory=list)
+    tallies: list[Any] = field(default_factory=list)
 
     @property
     def tally(self) -> Tally:
@@ -631,7 +631,7 @@ async def joined(
     clock = Clock()
     relay = relay_factory(client, target, clock, IDLE, LINGER)
     result = Relayed(relay, client_far, target_far, clock)
-    relay.join(early).addCallback(result.tallies.append)
+    relay.join(early, result.tallies.append)
     try:
         yield result
     finally:

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ from twisted.internet.interfaces import IPullProducer
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from socksd.interfaces import EndedBy, ICarrier, IRelay, IWatched, Tally
+from socksd.interfaces import Ended, EndedBy, ICarrier, IRelay, IWatched, Tally
 from socksd.relay import line as line_module
 from tests.relay.hand import IDLE, LINGER, Board, Joined, board
 from tests.relay.test_contract import BUFFER, MIB, both_ways, noise
@@ -78,7 +79,7 @@ def test_what_was_written_before_leaves_first(hand: Board) -> None:
     client.transport.write(b"the reply, ")
     joined = Joined(hand, client, client_far, target, target_far)
     hand.joined.append(joined)
-    joined.line.join(b"")
+    joined.line.join(b"", joined.results.append)
     target_far.send(b"then the banner")
     hand.until(lambda: len(client_far.received) == 26)
     assert client_far.received == b"the reply, then the banner"
@@ -102,7 +103,7 @@ def stalled_before_it_is_joined(hand: Board) -> tuple[Joined, bytes]:
     client_far.reading = False
     joined = Joined(hand, client, client_far, target, target_far)
     hand.joined.append(joined)
-    joined.line.join(b"early").addBoth(joined.results.append)
+    joined.line.join(b"early", joined.results.append)
     return joined, reply
 
 
@@ -137,7 +138,7 @@ def test_who_has_broken_off_before_the_relay_began_ends_it(hand: Board) -> None:
     client.transport.write(b"the reply")
     joined = Joined(hand, client, client_far, target, target_far)
     hand.joined.append(joined)
-    joined.line.join(b"").addBoth(joined.results.append)
+    joined.line.join(b"", joined.results.append)
     hand.until(lambda: target_far.left)
     assert joined.ended_by is EndedBy.CLIENT
     assert target_far.error == errno.ECONNRESET
@@ -151,7 +152,7 @@ def test_what_the_ends_have_kept_comes_behind_the_early_octets(hand: Board) -> N
     client.transport.doRead()  # type: ignore[attr-defined]  # Twisted's transport has it, the interface has not
     joined = Joined(hand, client, client_far, target, target_far)
     hand.joined.append(joined)
-    joined.line.join(b"early ")
+    joined.line.join(b"early ", joined.results.append)
     assert joined.line.up == 11
     client_far.send(b"late")
     hand.until(lambda: len(target_far.received) == 15)
@@ -167,7 +168,7 @@ def test_a_fin_that_came_before_is_passed_on(hand: Board) -> None:
     client.readConnectionLost()
     joined = Joined(hand, client, client_far, target, target_far)
     hand.joined.append(joined)
-    joined.line.join(b"early")
+    joined.line.join(b"early", joined.results.append)
     hand.until(lambda: target_far.ended)
     assert target_far.received == b"early"
     target_far.send(b"answer")
@@ -199,8 +200,19 @@ def test_abort_after_the_end_changes_nothing(hand: Board) -> None:
     joined.target.finish()
     hand.until(lambda: joined.results)
     joined.line.abort()
-    joined.line.fail(Failure(Exception()))
     assert joined.ended_by is EndedBy.BOTH
+
+
+def test_a_bug_after_the_end_is_logged(hand: Board, logged_errors: list[Any]) -> None:
+    """As one in who hears of the end, by whose call it comes about."""
+    joined = hand.join()
+    joined.client.finish()
+    joined.target.finish()
+    hand.until(lambda: joined.results)
+    joined.line.fail(Failure(ZeroDivisionError()))
+    assert joined.ended_by is EndedBy.BOTH
+    assert [event["failure"].type for event in logged_errors] == [ZeroDivisionError]
+    logged_errors.clear()
 
 
 # -- what is held -------------------------------------------------------------
@@ -328,7 +340,7 @@ def test_chatter_may_find_no_room_at_all(hand: Board) -> None:
     target_far.reading = False
     joined = Joined(hand, client, client_far, target, target_far)
     hand.joined.append(joined)
-    joined.line.join(b"")
+    joined.line.join(b"", joined.results.append)
     hand.settle()
     joined.line._target.hear(line_module.EPOLLOUT)
     client_far.send(b"ping")
@@ -823,8 +835,11 @@ def test_unix_sockets_are_carried_as_well(monkeypatch: pytest.MonkeyPatch) -> No
 def test_who_has_ended_in_a_walk_over_all_is_looked_at_without_harm(hand: Board) -> None:
     """By the end of another, say, whose session takes it along."""
     one, other = hand.join(), hand.join()
-    one.line._done.addBoth(lambda _: other.line.abort())
-    other.line._done.addBoth(lambda _: one.line.abort())
+
+    def taking_along(each: Joined, another: Joined) -> Ended:
+        return lambda tally: (each.results.append(tally), another.line.abort())
+
+    one.line._ended, other.line._ended = taking_along(one, other), taking_along(other, one)
     hand.reactor.advance(IDLE)
     assert sorted([one.ended_by, other.ended_by]) == [EndedBy.IDLE, EndedBy.US]
 
@@ -848,11 +863,16 @@ def test_a_tunnel_that_has_ended_leaves_nothing_for_the_collector(hand: Board) -
     joined.target.close()
     hand.settle()
     hand.joined.clear()
-    line = weakref.ref(joined.line._done)
+
+    class Idle(float):
+        """What nothing else than the line has."""
+
+    joined.line._idle = Idle()
+    idle = weakref.ref(joined.line._idle)
     gc.collect()
     gc.disable()
     try:
         del joined
-        assert line() is None
+        assert idle() is None
     finally:
         gc.enable()

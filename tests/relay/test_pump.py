@@ -16,7 +16,7 @@ from socksd.interfaces import EndedBy, ICarrier, IRelay, Tally
 from socksd.relay.pump import Pump, ThrottledPump
 from socksd.relay.throttle import Budget
 from socksd.server.ends import End
-from tests.fakes import FakeTransport, outcome
+from tests.fakes import FakeTransport, ended, outcome
 
 IDLE = 900.0
 LINGER = 300.0
@@ -50,7 +50,7 @@ def joined(early: bytes = b"", *, secure_client: bool = False) -> Joined:
     if secure_client:
         alsoProvides(ours, ISSLTransport)
     pump = Pump(client, target, clock, IDLE, LINGER)
-    return Joined(clock, ours, theirs, pump, pump.join(early))
+    return Joined(clock, ours, theirs, pump, ended(pump, early))
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_what_the_ends_have_kept_comes_behind_the_early_octets() -> None:
     ours, theirs = FakeTransport(client), FakeTransport(target)
     ours.receive(b"kept")
     theirs.receive(b"banner")
-    Pump(client, target, Clock(), IDLE, LINGER).join(b"early ")
+    ended(Pump(client, target, Clock(), IDLE, LINGER), b"early ")
     assert (theirs.sent, ours.sent) == (b"early kept", b"banner")
 
 
@@ -324,7 +324,7 @@ def test_an_end_that_was_lost_before_the_relay_began_takes_the_other_along(name:
     lost, other = (ours, theirs) if name == "client" else (theirs, ours)
     lost.receive_reset()
     clock = Clock()
-    tally = outcome(Pump(client, target, clock, IDLE, LINGER).join(b"early"))
+    tally = outcome(ended(Pump(client, target, clock, IDLE, LINGER), b"early"))
     assert other.gone == "reset"
     assert tally.ended_by == name
     assert not clock.getDelayedCalls()
@@ -374,7 +374,7 @@ def test_the_idle_time_counts_from_join() -> None:
     transports = FakeTransport(client), FakeTransport(target)
     pump = Pump(client, target, clock, IDLE, LINGER)
     clock.advance(IDLE / 2)
-    pump.join(b"")
+    ended(pump)
     clock.advance(IDLE - 1)
     assert [transport.gone for transport in transports] == [None, None]
     clock.advance(1)
@@ -500,7 +500,7 @@ def throttled() -> Joined:
     budget = Budget(RATE, clock)
     budget.down.spend(RATE)
     pump = ThrottledPump(client, target, clock, IDLE, LINGER, budget)
-    relay = Joined(clock, ours, theirs, pump, pump.join(b""))
+    relay = Joined(clock, ours, theirs, pump, ended(pump))
     relay.target.receive(b"so far")
     assert not relay.target.producing
     return relay

@@ -149,7 +149,7 @@ class World:
         )
         assert isinstance(made, Association)
         self.association = made
-        made.join(b"").addBoth(self.results.append)
+        made.join(b"", self.results.append)
         return made
 
     def far(self, host: str = "127.0.0.1", port: int = 0) -> Far:
@@ -1003,5 +1003,5 @@ def test_a_client_that_has_left_before_it_began_ends_it(world: World) -> None:
         reassemble=True,
         unasked=False,
     )
-    made.join(b"").addBoth(world.results.append)
+    made.join(b"", world.results.append)
     assert world.tally.ended_by is EndedBy.CLIENT

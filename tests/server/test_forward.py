@@ -16,7 +16,7 @@ from socksd.server.ends import End
 from socksd.server.forward import Forward
 from socksd.wire.exchange import Exchange
 from socksd.wire.http import RequestHead
-from tests.fakes import FakeTransport, outcome
+from tests.fakes import FakeTransport, ended, outcome
 
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 SENT = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nVia: 1.1 socksd\r\nConnection: close\r\n\r\nhello"
@@ -53,7 +53,7 @@ def forwarded(early: bytes = b"", *, client_ended: bool = False) -> Forwarded:
     failed: list[tuple[Outcome, str]] = []
     forward = Forward(target, lambda *it: failed.append(it))
     pump = Pump(client, forward, Clock(), 900.0, 300.0)
-    return Forwarded(ours, theirs, forward, pump.join(early or head()), failed)
+    return Forwarded(ours, theirs, forward, ended(pump, early or head()), failed)
 
 
 def test_it_is_an_end_and_a_carrier() -> None:

@@ -394,7 +394,7 @@ def test_a_page_of_ours_instead_of_a_response_is_no_success(world: World) -> Non
     client.receive(get())
     target = world.egress.answer("198.51.100.7")
     (relay,) = world.relays
-    Pump(relay.client, relay.target, Clock(), 900.0, 300.0).join(relay.early)
+    Pump(relay.client, relay.target, Clock(), 900.0, 300.0).join(relay.early, lambda _: None)
     target.receive(b"SSH-2.0-OpenSSH\r\n\r\n")
     assert answered(client)[0] == 502
     relay.end(EndedBy.BOTH, up=3, down=5)

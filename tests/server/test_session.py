@@ -975,7 +975,7 @@ def test_a_relay_with_a_bug_leaves_no_connection_behind(
     client.receive(GREETING + LITERAL)
     target = world.egress.answer("198.51.100.7")
     client.protocol.carried_by(Deaf())  # type: ignore[attr-defined]  # the relay has it
-    world.relays[0].done.errback(Failure(ZeroDivisionError()))
+    world.relays[0].ended(Failure(ZeroDivisionError()))
     assert target.gone == "reset"
     assert client.fin
     client.receive_fin()
@@ -987,7 +987,7 @@ def test_a_relay_with_a_bug_leaves_no_connection_behind(
 def test_a_relay_that_does_not_begin_leaves_no_connection_behind(
     world: World, logged_errors: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def join(relay: object, early: bytes) -> None:
+    def join(relay: object, early: bytes, ended: object) -> None:
         raise ZeroDivisionError
 
     client = world.connect()
@@ -1008,7 +1008,7 @@ def test_a_relay_with_a_bug_may_have_closed_both(world: World, logged_errors: li
     for transport in (client, target):
         transport.protocol.carried_by(Deaf())  # type: ignore[attr-defined]  # no carrier, which is the point
         transport.receive_reset()
-    world.relays[0].done.errback(Failure(ZeroDivisionError()))
+    world.relays[0].ended(Failure(ZeroDivisionError()))
     assert the_end(world).outcome is Outcome.ERROR
     assert len(logged_errors) == 1
     logged_errors.clear()

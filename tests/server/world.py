@@ -18,6 +18,7 @@ from socksd.codes import Method
 from socksd.errors import LoginFailed, Refused
 from socksd.facts import Decision, Facts, Principal, Verdict
 from socksd.interfaces import (
+    Ended,
     EndedBy,
     IAssociation,
     IAuthenticator,
@@ -173,17 +174,15 @@ class FakeRelay:
         self.client, self.target = client, target
         self.up = self.down = 0
         self.early: bytes | None = None
-        self.done: Deferred[Tally] = Deferred()
 
-    def join(self, early: bytes) -> Deferred[Tally]:
-        self.early = early
-        return self.done
+    def join(self, early: bytes, ended: Ended) -> None:
+        self.early, self.ended = early, ended
 
     def abort(self) -> None:
         self.end(EndedBy.US)
 
     def end(self, by: EndedBy, up: int = 0, down: int = 0) -> None:
-        self.done.callback(Tally(up, down, by))
+        self.ended(Tally(up, down, by))
 
 
 @implementer(IAssociation)
@@ -195,17 +194,15 @@ class FakeAssociation:
         self.bound = Destination(ip_address("192.0.2.9"), 40123)
         self.up = self.down = 0
         self.early: bytes | None = None
-        self.done: Deferred[Tally] = Deferred()
 
-    def join(self, early: bytes) -> Deferred[Tally]:
-        self.early = early
-        return self.done
+    def join(self, early: bytes, ended: Ended) -> None:
+        self.early, self.ended = early, ended
 
     def abort(self) -> None:
         self.end(EndedBy.US)
 
     def end(self, by: EndedBy, up: int = 0, down: int = 0) -> None:
-        self.done.callback(Tally(up, down, by))
+        self.ended(Tally(up, down, by))
 
 
 class PlentyOfDescriptors:
