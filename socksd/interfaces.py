@@ -209,11 +209,12 @@ class IEnd(Interface):
 class IBareEnd(IEnd):
     """An end that is a socket on a switchboard, and has no transport until one is asked for."""
 
-    def taken_over(by: ICarrier) -> tuple[SocketType, int]:
+    def taken_over(by: ICarrier) -> tuple[SocketType, int, bytes]:
         """
         Tell *by*, who is an IWatched too, and nobody else, what happens to the socket.
 
-        Gives the socket, and what is true of it in the bits of epoll(7).
+        Gives the socket, what is true of it in the bits of epoll(7), and what is to be
+        sent there before anything else.
         """
 
     def hang_up(reason: Failure) -> None:
@@ -228,6 +229,16 @@ class IWatched(Interface):
 
     def fail(failure: Failure) -> None:
         """Hear that hear() has raised, which is a bug."""
+
+
+class IActing(Interface):
+    """Who has put something off until all that has happened was heard."""
+
+    def act() -> None:
+        """Do it, if it still is to be done; may be called once too often."""
+
+    def fail(failure: Failure) -> None:
+        """Hear that act() has raised, which is a bug."""
 
 
 class ISwitchboard(Interface):
@@ -255,6 +266,15 @@ class ISwitchboard(Interface):
 
     def soon(watched: IWatched) -> None:
         """Have *watched* hear in the next turn, though nothing new may have happened."""
+
+    def at_end(acting: IActing) -> None:
+        """
+        Have *acting* act at the end of this turn.
+
+        It is for what wakes somebody: to wake who sleeps is a third of a send(2).
+        While he is awake, what is sent after it costs no more than itself, and he
+        finds all of it at once.
+        """
 
     def forget(descriptor: int) -> None:
         """Tell no more; to be said before the socket is closed."""

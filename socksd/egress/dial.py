@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from socksd.address import IPAddress, spelled
-from socksd.interfaces import ISwitchboard, IWatched, SocketName
+from socksd.interfaces import IActing, ISwitchboard, IWatched, SocketName
 
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python has no name for it before 3.12
 
@@ -76,7 +76,7 @@ class DialEndpoint:
         return _Attempt(self._board, family, to, factory, self._source).connected
 
 
-@implementer(IWatched)
+@implementer(IWatched, IActing)
 class _Attempt:
     """One connect(2), and what it comes to."""
 
@@ -104,9 +104,14 @@ class _Attempt:
         # What has come in pieces is passed on in pieces: to wait for more (Nagle)
         # would add the far side's delayed ACK to each.
         sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
-        number = sock.connect_ex(to)
+        board.at_end(self)
+
+    def act(self) -> None:
+        if self.connected.called:  # cancelled
+            return
+        number = self._sock.connect_ex(self._to)
         if number == EINPROGRESS:
-            board.watch(sock.fileno(), self)
+            self._board.watch(self._sock.fileno(), self)
         elif number:
             self._failed(number)
         else:
@@ -130,7 +135,7 @@ class _Attempt:
             self.connected.errback(failure)
 
     def _cancel(self, connected: Deferred[IProtocol]) -> None:
-        self._board.forget(self._sock.fileno())
+        self._board.closing(self._sock.fileno())
         self._sock.close()
         connected.errback(error.ConnectingCancelledError(self._peer()))
 

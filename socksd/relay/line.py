@@ -1,8 +1,8 @@
 """
 The relay for Linux: two sockets, taken from their transports, on a switchboard.
 
-Chatter is received into one buffer that all lines share, and sent. What does
-not fit there is bulk, and waits for its turn: splice(2) moves it through a
+Chatter is received, and sent at the end of the turn. What is more than a read
+takes is bulk, and waits for its turn: splice(2) moves it through a
 pipe, which is lent for as long as octets are in it. Where no pipe is to be
 had, the shared buffer does: octets are peeked at, sent, and then dropped from
 the socket, as many as were taken.
@@ -39,14 +39,14 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import Ended, EndedBy, ICarrier, IEnd, IRelay, IWatched, Tally
+from socksd.interfaces import Ended, EndedBy, IActing, ICarrier, IEnd, IRelay, IWatched, Tally
 from socksd.relay.pipes import SIZE, Pipe
 from socksd.relay.switchboard import Switchboard
 from socksd.relay.switched import HUNG, READABLE, Switched
 from socksd.relay.throttle import Budget, Throttle
 
 _BUFFER = memoryview(bytearray(256 << 10))  # nothing in it outlives the call that has put it there
-_CHATTER = _BUFFER[: 16 << 10]  # one read; filled, it is taken for bulk
+_CHATTER = 16 << 10  # one read; as much as that is taken for bulk
 _BULK = 64 << 10  # what a share has to move for its direction to stay bulk
 
 # With so many octets in memory, reads leave where they are what cannot be sent.
@@ -190,7 +190,7 @@ class Line:
         return ended
 
 
-@implementer(ICarrier, IWatched, IPullProducer)
+@implementer(ICarrier, IWatched, IActing, IPullProducer)
 class _Side:
     """
     One of the two sockets, and what is under way from it to the other.
@@ -207,6 +207,7 @@ class _Side:
         ended: FIN has been read.
         finished: FIN has been sent, behind all that the other had to say.
         gone: The connection is lost.
+        acts: At the end of this turn it passes on what it has kept, or FIN.
         unsent: What its socket may take ahead of what it sends; 0 is up to the kernel.
     """
 
@@ -216,6 +217,7 @@ class _Side:
         "_line",
         "_pipe",
         "_true",
+        "acts",
         "bulk",
         "descriptor",
         "end",
@@ -254,7 +256,7 @@ class _Side:
         self.readable = self.writable = self.hung = False
         self.kept = b""
         self.piped = 0
-        self.bulk = self.queued = False
+        self.bulk = self.queued = self.acts = False
         self.ended = self.finished = self.gone = False
 
     # -- from the transport to the switchboard, and back ---------------------
@@ -276,8 +278,10 @@ class _Side:
         """Hear what happens to the end; or to its socket, where that is all it has."""
         end: Any = self.end
         if end.bare:
-            self.sock, self._true = end.taken_over(self)
+            self.sock, self._true, unsent = end.taken_over(self)
             self.descriptor = self.sock.fileno()
+            if unsent:
+                self.other.send_first(unsent)
         else:
             self.transport = end.transport
             self.sock = end.transport.getHandle()
@@ -362,13 +366,15 @@ class _Side:
             other = self.other
             if other.readable or other.kept or other.piped:
                 other._carry()
-        # Not before what has come with the error was passed on. It may be
-        # known already: then SO_ERROR tells nothing.
-        if (
-            events & EPOLLERR
-            and not self._line.over
-            and self.sock.getsockopt(SOL_SOCKET, SO_ERROR) != 0
-        ):
+        if events & EPOLLERR:
+            self._break()
+
+    def _break(self) -> None:
+        """End by an error, but not before what has come with it was passed on."""
+        while self.acts and not self._line.over:
+            self.act()
+        # It may be known already: then SO_ERROR tells nothing.
+        if not self._line.over and self.sock.getsockopt(SOL_SOCKET, SO_ERROR) != 0:
             self._line.close(self.name)
 
     def fail(self, failure: Failure) -> None:
@@ -377,47 +383,63 @@ class _Side:
 
     # -- from this side to the other -----------------------------------------
 
+    def send_first(self, octets: bytes) -> None:
+        """Send what is none of the octets that are carried."""
+        self._keep(octets)
+        self.acts = True
+        self._board.at_end(self)
+
+    def act(self) -> None:
+        """Pass on what has come in this turn."""
+        if not self.acts or self._line.over:
+            return
+        self.acts = False
+        if self.ended:
+            self._read_ended()
+        elif self._flush() and self.readable:
+            self._carry()
+
     def _carry(self) -> None:
-        """Pass on what waits here, and then chatter; bulk has to wait for its turn."""
+        """
+        Pass on what waits here, and read chatter, to be passed on at the end of the turn.
+
+        Bulk has to wait for its turn.
+        """
         other = self.other
-        if not other.writable or self._line.over or self.queued:
+        if not other.writable or self._line.over or self.queued or self.acts:
             return
         if (self.kept or self.piped) and not self._flush():
             return
-        while self.readable and other.writable and not self.ended:
-            if self.bulk or self._board.kept > _CROWDED:
-                self.queued = True
-                self._board.haul(self)
-                return
-            try:
-                count = self.sock.recv_into(_CHATTER)
-            except BlockingIOError:
-                self.readable = False
-                return
-            except OSError:
-                self._line.close(self.name)
-                return
-            if count == 0:
-                self._read_ended()
-                return
+        if not self.readable or self.ended:
+            return
+        if self.bulk or self._board.kept > _CROWDED:
+            self.queued = True
+            self._board.haul(self)
+            return
+        board = self._board
+        try:
+            self.kept = octets = self.sock.recv(_CHATTER)
+        except BlockingIOError:
+            self.readable = False
+            return
+        except OSError:
+            self._line.close(self.name)
+            return
+        count = len(octets)
+        if count == 0:
+            self.ended = True
+        else:
             self.octets += count
-            self._line.moved = self._board.now
-            try:
-                sent = other.sock.send(_CHATTER[:count])
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self._line.close(other.name)
-                return
-            if sent < count:
-                other.writable = False
-                self._keep(_CHATTER[sent:count])
-            if count == len(_CHATTER):
+            board.kept += count
+            self._line.moved = board.now
+            if count == _CHATTER:
                 self.bulk = True
             elif not self.hung:
                 # That was all. What comes now is told anew; what has hung up
                 # was told, and FIN may be what comes next.
                 self.readable = False
+        self.acts = True
+        board.at_end(self)
 
     def haul(self, share: int) -> int:
         """Move about *share* octets of bulk; give how many it was."""
@@ -522,9 +544,10 @@ class _Side:
             if not self._drain():
                 return False
             self._give_back()
-        if self.kept:
+        kept = self.kept
+        if kept:
             try:
-                sent = self.other.sock.send(self.kept)
+                sent = self.other.sock.send(kept)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -532,7 +555,7 @@ class _Side:
                 return False
             if sent:
                 self._line.moved = self._board.now
-            self.kept = self.kept[sent:]
+            self.kept = kept[sent:]
             self._board.kept -= sent
             if self.kept:
                 self.other.writable = False

@@ -5,6 +5,11 @@ Each socket is registered once and never modified, where a transport that is
 paused, resumed and written to takes an epoll_ctl(2), and the reactor's own
 road to a transport, for every step.
 
+A turn has two halves. First all that has happened is heard, and what has come
+is read; then all that there is to send is sent, and connected, and closed. Done
+one by one, each would wake who waits for it, who would have gone to sleep again
+when the next one comes.
+
 Somebody has to wait for both epolls. Where the reactor has one, its descriptor
 is put into ours, and it is ours that is waited for; the reactor's turns, its
 delayed calls and its threads stay as they are. Where it has none, ours is the
@@ -32,7 +37,7 @@ from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from socksd.interfaces import ISwitchboard, IWatched, SocketName
+from socksd.interfaces import IActing, ISwitchboard, IWatched, SocketName
 from socksd.relay.accepting import Accept, Accepting
 from socksd.relay.pipes import Pipes, affordable
 from socksd.relay.switched import Switched, TCPAddress
@@ -125,6 +130,8 @@ class Switchboard:
         self._again: IDelayedCall | None = None
         self._running = False
         self._behind: int | None = None  # the reactor's epoll, if it is in ours
+        self._acting: list[IActing] = []
+        self._turning = False
         self._soon: dict[IWatched, None] = {}  # in order, and each once
         self._fresh: set[int] = set()  # watched since the last look at the epoll
         self.kept = 0
@@ -157,6 +164,7 @@ class Switchboard:
             self.listen(port, None)
         for line in tuple(self._lines):
             line.abort()
+        self._act()
         if self._again is not None:
             self._again.cancel()
             self._again = None
@@ -199,6 +207,15 @@ class Switchboard:
         """Have *watched* hear in the next turn, though nothing new may have happened."""
         self._soon[watched] = None
         self._go_on_soon()
+
+    def at_end(self, acting: IActing) -> None:
+        """Have *acting* act at the end of this turn; or of one that begins at once."""
+        if not self._running:
+            acting.act()
+            return
+        self._acting.append(acting)
+        if not self._turning:
+            self._go_on_soon()
 
     def transport(
         self,
@@ -244,9 +261,10 @@ class Switchboard:
 
     def _turn(self, delay: float | None) -> None:
         """Wait for *delay* seconds at most; then what has happened, and some bulk."""
-        if self._soon or self._hauls:
+        if self._soon or self._hauls or self._acting:
             delay = 0
         happened = self._epoll.poll(delay, _EVENTS)
+        self._turning = True
         self.now = self.seconds()
         self._fresh.clear()
         soon, self._soon = self._soon, {}
@@ -266,8 +284,22 @@ class Switchboard:
                 watched.hear(0)
             except Exception:  # noqa: BLE001 -- as above
                 watched.fail(Failure())
+        if self._acting:
+            self._act()
         if self._hauls:
             self._haul()
+        if self._acting:
+            self._act()
+        self._turning = False
+
+    def _act(self) -> None:
+        # One that acts may make others do so: of what it reads there is only so much.
+        for acting in self._acting:
+            try:
+                acting.act()
+            except Exception:  # noqa: BLE001 -- as above
+                acting.fail(Failure())
+        self._acting.clear()
 
     # -- bulk ----------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from socksd.address import IPAddress, parsed
 from socksd.interfaces import (
+    IActing,
     IBareEnd,
     ICarrier,
     IEndTransport,
@@ -39,7 +40,7 @@ _READ = 4096  # octets; any greeting and request, and most of what is sent ahead
 _RESET = pack("ii", 1, 0)  # close(2) throws away what is not sent, and resets
 
 
-@implementer(IBareEnd, IWatched)
+@implementer(IBareEnd, IWatched, IActing)
 class BareEnd(End):
     """
     An end whose socket the switchboard watches.
@@ -48,7 +49,7 @@ class BareEnd(End):
         bare: See :class:`~socksd.interfaces.IEnd`.
     """
 
-    __slots__ = ("_board", "_descriptor", "_made", "_name", "_sock", "_true", "bare")
+    __slots__ = ("_board", "_descriptor", "_made", "_name", "_sock", "_true", "_unsent", "bare")
 
     def __init__(
         self, board: ISwitchboard, sock: SocketType, name: SocketName, true: int | None = None
@@ -69,6 +70,7 @@ class BareEnd(End):
         self._sock = sock
         self._descriptor = sock.fileno()
         self._name = name
+        self._unsent = b""
         self._made: IEndTransport | None = None
         if true is None:
             self._true = 0
@@ -91,6 +93,10 @@ class BareEnd(End):
             self._made = self._board.transport(self._sock, self, peer, self._true)
             if self._read_ended:  # it would find FIN once more
                 self._made.stopReading()  # type: ignore[attr-defined]  # any descriptor has it
+            unsent, self._unsent = self._unsent, b""
+            if unsent:
+                self._waiting = True
+                self._made.write(unsent)
         return self._made
 
     def fileno(self) -> int:
@@ -107,30 +113,41 @@ class BareEnd(End):
         return parsed(self._name[0]), self._name[1]
 
     def send(self, octets: bytes) -> None:
-        """Send, at once if the kernel takes it."""
+        """Send at the end of the turn."""
         if self.bare:
-            try:
-                sent = self._sock.send(octets)
-            except OSError:  # no room, or worse: the transport will find out
-                sent = 0
-            if sent == len(octets):
-                return
-            octets = octets[sent:]
-        super().send(octets)
+            self._unsent += octets
+            self._board.at_end(self)
+        else:
+            super().send(octets)
 
     def abort(self) -> None:
         """Reset the connection, if there still is one."""
         if self._loss is None:
             super().abort()
 
+    # -- at the end of a turn (IActing) ---------------------------------------
+
+    def act(self) -> None:
+        """Send, or close."""
+        if self._loss is not None:
+            self._sock.close()
+        elif self.bare and self._unsent:
+            try:
+                sent = self._sock.send(self._unsent)
+            except OSError:  # no room, or worse: the transport will find out
+                sent = 0
+            unsent, self._unsent = self._unsent[sent:], b""
+            if unsent:
+                super().send(unsent)
+
     # -- a relay (IBareEnd) --------------------------------------------------
 
-    def taken_over(self, by: ICarrier) -> tuple[SocketType, int]:
+    def taken_over(self, by: ICarrier) -> tuple[SocketType, int, bytes]:
         """Tell *by*, and nobody else, what happens to the socket."""
         self.bare = False
         self._carrier = by
         self._board.hand_over(self._descriptor, by)  # type: ignore[arg-type]  # it is both
-        return self._sock, self._true
+        return self._sock, self._true, self._unsent
 
     def hang_up(self, reason: Failure) -> None:
         """Close a socket that was taken over."""
@@ -139,7 +156,7 @@ class BareEnd(End):
                 self._sock.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
         self._loss = reason
         self._board.closing(self._descriptor)
-        self._sock.close()
+        self._board.at_end(self)
 
     # -- what the switchboard tells (IWatched) -------------------------------
 

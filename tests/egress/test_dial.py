@@ -33,7 +33,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from socksd.egress.dial import DialEndpoint
-from socksd.interfaces import ISwitchboard, IWatched
+from socksd.interfaces import IActing, ISwitchboard, IWatched
 from tests.egress.fakes import Target, TargetFactory
 from tests.fakes import outcome
 from tests.relay.hand import HandReactor
@@ -46,6 +46,8 @@ class FakeBoard:
     def __init__(self) -> None:
         self.watched: dict[int, IWatched] = {}
         self.made: list[tuple[int, int | None]] = []  # the sockets of transports; what is true
+        self.turning = False
+        self.acting: list[IActing] = []
 
     def watch(self, descriptor: int, watched: IWatched) -> None:
         assert descriptor not in self.watched
@@ -71,7 +73,14 @@ class FakeBoard:
         raise NotImplementedError  # nothing here has anything to read
 
     def closing(self, descriptor: int) -> None:
-        raise NotImplementedError  # nor is closed by its owner
+        os.fstat(descriptor)  # is still open
+        self.watched.pop(descriptor, None)
+
+    def at_end(self, acting: IActing) -> None:
+        if self.turning:
+            self.acting.append(acting)
+        else:
+            acting.act()
 
     def listen(self, *_: object) -> None:
         raise NotImplementedError  # nor accepted
@@ -323,6 +332,22 @@ def test_cancelling_leaves_nothing(
     assert not board.watched
     with pytest.raises(OSError):
         os.fstat(descriptor)
+
+
+def test_cancelled_in_the_same_turn_it_never_connects(
+    connect: Connect, board: FakeBoard, listener: socket.socket
+) -> None:
+    board.turning = True
+    connecting = connect()
+    assert not board.watched
+    connecting.cancel()
+    assert isinstance(failure_of(connecting), error.ConnectingCancelledError)
+    for acting in board.acting:
+        acting.act()
+    assert not board.watched
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listener.accept()
 
 
 class Nobody(Factory[Protocol]):

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
+from select import select
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from twisted.internet.interfaces import IPullProducer
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from socksd.interfaces import Ended, EndedBy, ICarrier, IRelay, IWatched, Tally
+from socksd.interfaces import Ended, EndedBy, IActing, ICarrier, IRelay, IWatched, Tally
 from socksd.relay import line as line_module
 from tests.relay.hand import IDLE, LINGER, Board, Joined, board
 from tests.relay.test_contract import BUFFER, MIB, both_ways, noise
@@ -312,6 +313,26 @@ def test_the_kernel_is_told_once_what_may_be_unsent(
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == MIB
 
 
+def test_chatter_is_passed_on_when_all_was_heard(hand: Board) -> None:
+    """Whoever is woken finds the octets of all, and is not woken for each."""
+    one, other = hand.join(), hand.join()
+    hand.settle()
+    targets = [joined.target.sock for joined in (one, other)]
+    for joined in (one, other):
+        joined.client.sock.send(b"ping")
+    arrived: list[int] = []
+    at_end = hand.switchboard.at_end
+
+    def heard(acting: IActing) -> None:
+        arrived.append(len(select(targets, [], [], 0)[0]))
+        at_end(acting)
+
+    hand.switchboard.at_end = heard  # type: ignore[method-assign]  # to look in between
+    hand.switchboard.doRead()
+    assert arrived == [0, 0]
+    assert len(select(targets, [], [], 1)[0]) == 2
+
+
 def test_chatter_that_is_not_read_is_kept_to_the_size_of_one_read(hand: Board) -> None:
     joined = hand.join(BUFFER)
     joined.client.reading = False
@@ -484,7 +505,7 @@ def test_a_stream_moves_one_share_before_it_is_anothers_turn(
     pipes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size, share = 4096, 10_000
-    monkeypatch.setattr(line_module, "_CHATTER", memoryview(bytearray(size)))
+    monkeypatch.setattr(line_module, "_CHATTER", size)
     monkeypatch.setattr(line_module, "_BUFFER", memoryview(bytearray(size)))
     monkeypatch.setattr(line_module, "SIZE", size)
     monkeypatch.setattr("socksd.relay.switchboard._SHARE", share)
@@ -505,6 +526,21 @@ def test_a_stream_moves_one_share_before_it_is_anothers_turn(
 
 
 # -- the end, by a reset ------------------------------------------------------
+
+
+def test_fin_may_find_that_the_other_has_reset_meanwhile(hand: Board) -> None:
+    joined = hand.join()
+    hand.settle()
+    joined.client.sock.shutdown(socket.SHUT_WR)
+    at_end = hand.switchboard.at_end
+
+    def heard(acting: IActing) -> None:
+        joined.target.reset()
+        at_end(acting)
+
+    hand.switchboard.at_end = heard  # type: ignore[method-assign]  # to do something in between
+    hand.switchboard.doRead()
+    assert joined.ended_by is EndedBy.TARGET
 
 
 def test_what_came_before_a_reset_is_passed_on(hand: Board) -> None:
@@ -613,7 +649,7 @@ def test_copied_bulk_may_end_where_the_buffer_does(
 ) -> None:
     """It does not show that this was all: the next look does."""
     monkeypatch.setattr(line_module, "_BUFFER", memoryview(bytearray(1000)))
-    monkeypatch.setattr(line_module, "_CHATTER", memoryview(bytearray(1000)))
+    monkeypatch.setattr(line_module, "_CHATTER", 1000)
     joined = without_pipes.join()
     if breaks:
         when_bulk_is_about_to_move(

@@ -98,7 +98,7 @@ def test_early_octets_that_fill_the_target_pause_the_client() -> None:
     ours, theirs = FakeTransport(client), FakeTransport(target)
     theirs.stop_reading()
     ours.receive(b"kept")
-    Pump(client, target, Clock(), IDLE, LINGER).join(FULL)
+    ended(Pump(client, target, Clock(), IDLE, LINGER), FULL)
     assert not ours.producing
 
 

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from socksd.interfaces import ISwitchboard, IWatched
+from socksd.interfaces import IActing, ISwitchboard, IWatched
 from socksd.relay.pipes import Pipes
 from socksd.relay.switchboard import Switchboard, unsent
 from tests.relay.hand import HandReactor
@@ -288,6 +288,88 @@ def test_soon_is_the_next_turn_and_once(
     reactor.turn()
     reactor.turn()
     assert ear.heard == [0, 0, 0]
+
+
+# -- the end of a turn --------------------------------------------------------
+
+
+@implementer(IActing)
+class Actor:
+    """Somebody who puts something off."""
+
+    def __init__(self, told: list[object], then: Callable[[], object] = lambda: None) -> None:
+        self.told = told
+        self.then = then
+        self.failures: list[Failure] = []
+
+    def act(self) -> None:
+        self.told.append(self)
+        self.then()
+
+    def fail(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+
+def test_what_is_put_off_is_done_when_all_was_heard(board: Switchboard, pairs: Pairs) -> None:
+    told: list[object] = []
+    ears = [Ear(), Ear()]
+    actors = [Actor(told), Actor(told)]
+    for ear, actor in zip(ears, actors, strict=True):
+        ear.then = lambda actor=actor: (board.at_end(actor), told.append("heard"))
+        near, _ = pairs()
+        board.watch(near.fileno(), ear)
+    board.doRead()
+    assert told[:2] == ["heard", "heard"]
+    assert set(told[2:]) == set(actors)
+    board.doRead()
+    assert len(told) == 4
+
+
+def test_outside_of_a_turn_another_begins_at_once(board: Switchboard, reactor: HandReactor) -> None:
+    told: list[object] = []
+    actor = Actor(told)
+    board.at_end(actor)
+    assert not told
+    reactor.turn()
+    assert told == [actor]
+
+
+def test_who_acts_may_make_others_act(board: Switchboard) -> None:
+    told: list[object] = []
+    second = Actor(told)
+    first = Actor(told, lambda: board.at_end(second))
+    board.at_end(first)
+    board.doRead()
+    assert told == [first, second]
+
+
+def test_a_bug_in_an_act_is_its_own(board: Switchboard) -> None:
+    told: list[object] = []
+    broken, sound = Actor(told, lambda: 1 / 0), Actor(told)
+    board.at_end(broken)
+    board.at_end(sound)
+    board.doRead()
+    assert told == [broken, sound]
+    assert [failure.type for failure in broken.failures] == [ZeroDivisionError]
+
+
+def test_what_bulk_puts_off_is_done_in_its_turn(board: Switchboard) -> None:
+    told: list[object] = []
+    actor = Actor(told)
+    load = Load(board, 1, [])
+    load.haul = lambda share: board.at_end(actor) or 0  # type: ignore[method-assign]  # not as it was
+    board.doRead()
+    assert told == [actor]
+
+
+def test_what_is_put_off_is_not_forgotten_at_the_end_of_all(board: Switchboard) -> None:
+    told: list[object] = []
+    before, after = Actor(told), Actor(told)
+    board.at_end(before)
+    board.stop()
+    assert told == [before]
+    board.at_end(after)
+    assert told == [before, after]
 
 
 # -- in front of the reactor --------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from select import EPOLLIN, EPOLLOUT
 from struct import pack
 from typing import Any
@@ -20,7 +21,9 @@ from zope.interface.verify import verifyObject
 
 from socksd.address import parsed
 from socksd.interfaces import IBareEnd, IWatched
+from socksd.relay.line import Line, ThrottledLine
 from socksd.relay.switchboard import Switchboard
+from socksd.relay.throttle import Budget
 from socksd.server.bare import BareEnd
 from tests.relay.hand import HandReactor, pair
 from tests.server.test_ends import Carrier
@@ -95,8 +98,35 @@ def test_it_reads_and_sends_without_one(scene: Scene) -> None:
     scene.settle()
     scene.end.send(b"reply")
     assert scene.carrier.told == [b"greeting", b"request"]
+    scene.settle()
     assert scene.far.recv(9) == b"reply"
     assert scene.end.bare
+
+
+def test_what_it_sends_leaves_at_the_end_of_the_turn(scene: Scene) -> None:
+    scene.far.setblocking(False)
+    scene.end.send(b"two, ")
+    scene.end.send(b"together")
+    with pytest.raises(BlockingIOError):
+        scene.far.recv(99)
+    scene.board.doRead()
+    assert scene.far.recv(99) == b"two, together"
+
+
+def test_a_transport_that_is_made_before_the_end_of_the_turn_sends_it_first(scene: Scene) -> None:
+    scene.end.send(b"one, ")
+    scene.end.transport.write(b"two")
+    scene.settle()
+    assert scene.far.recv(99) == b"one, two"
+
+
+def test_where_nothing_turns_any_more_it_is_sent_at_once() -> None:
+    scene = Scene()
+    scene.board.stop()
+    scene.end.send(b"the last")
+    with scene.far:
+        assert scene.far.recv(9) == b"the last"
+    scene.near.close()
 
 
 def test_it_knows_both_sides_with_and_without_one(scene: Scene) -> None:
@@ -147,6 +177,7 @@ def test_fin_behind_octets_is_told_once(scene: Scene) -> None:
     scene.end.hear(EPOLLOUT)
     assert scene.carrier.told == [b"last", "FIN"]
     scene.end.send(b"answer")
+    scene.settle()
     assert scene.far.recv(9) == b"answer"
 
 
@@ -249,6 +280,7 @@ def test_what_the_kernel_does_not_take_is_sent_by_a_transport() -> None:
     scene = Scene(1 << 12)
     octets = bytes(range(250)) * 2000
     scene.end.send(octets)
+    scene.board.doRead()
     scene.end.send(b"behind it")
     assert not scene.end.bare
     received = b""
@@ -262,6 +294,27 @@ def test_what_the_kernel_does_not_take_is_sent_by_a_transport() -> None:
         if received.endswith(b"behind it"):
             break
     assert received == octets + b"behind it"
+    close(scene)
+
+
+def test_what_finds_no_room_at_all_is_sent_by_a_transport() -> None:
+    scene = Scene(1 << 12)
+    full = 0
+    with suppress(BlockingIOError):
+        while True:
+            full += scene.near.send(bytes(1 << 16))
+    scene.end.send(b"behind it")
+    scene.board.doRead()
+    assert not scene.end.bare
+    received = b""
+    scene.far.setblocking(False)
+    for _ in range(5000):
+        scene.settle()
+        with suppress(BlockingIOError):
+            received += scene.far.recv(1 << 16)
+        if len(received) > full:
+            break
+    assert received == bytes(full) + b"behind it"
     close(scene)
 
 
@@ -306,8 +359,18 @@ def test_a_bug_of_the_carrier_ends_the_connection_and_is_logged(
 def taken(scene: Scene) -> Relay:
     relay = Relay()
     scene.settle()
-    assert scene.end.taken_over(relay) == (scene.near, EPOLLOUT)
+    assert scene.end.taken_over(relay) == (scene.near, EPOLLOUT, b"")
     return relay
+
+
+def test_who_takes_over_sends_what_is_to_be_sent(scene: Scene) -> None:
+    scene.settle()
+    scene.end.send(b"reply")
+    assert scene.end.taken_over(Relay()) == (scene.near, EPOLLOUT, b"reply")
+    scene.end.act()
+    scene.far.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        scene.far.recv(9)
 
 
 def test_who_takes_over_hears_the_rest(scene: Scene) -> None:
@@ -320,12 +383,40 @@ def test_who_takes_over_hears_the_rest(scene: Scene) -> None:
     assert scene.near.recv(9) == b"x"
 
 
+@pytest.mark.parametrize("throttled", [False, True])
+def test_a_reply_leaves_before_what_the_target_says(scene: Scene, throttled: bool) -> None:
+    """Who sends its banner with the segment by which it is there."""
+    near, far = pair()
+    near.setblocking(False)
+    far.send(b"banner")
+    first = Relay()
+    scene.board.watch(near.fileno(), first)
+    scene.settle()
+    target = BareEnd(scene.board, near, near.getpeername(), first.heard)
+    scene.end.send(b"reply, ")
+    results: list[object] = []
+    if throttled:
+        budget = Budget(1 << 20, scene.reactor)
+        line: Line = ThrottledLine(scene.board, scene.end, target, 900.0, 300.0, budget)
+    else:
+        line = Line(scene.board, scene.end, target, 900.0, 300.0)
+    line.join(b"", results.append)
+    scene.settle()
+    assert scene.far.recv(99) == b"reply, banner"
+    assert line.down == 6
+    scene.far.close()
+    far.close()
+    scene.settle()
+    assert results
+
+
 @pytest.mark.parametrize(
     ("reason", "gone"), [(ConnectionDone(), False), (ConnectionAborted(), True)]
 )
 def test_who_has_taken_over_closes(scene: Scene, reason: Exception, gone: bool) -> None:
     relay = taken(scene)
     scene.end.hang_up(Failure(reason))
+    scene.board.doRead()
     assert scene.near.fileno() == -1
     assert not relay.told, "it knows"
     if gone:
@@ -347,6 +438,7 @@ def test_it_may_be_reset_when_it_is_to_be_aborted(scene: Scene) -> None:
     scene.settle()
     scene.end.taken_over(Relay())
     scene.end.hang_up(Failure(ConnectionAborted()))
+    scene.board.doRead()
     assert scene.near.fileno() == -1
 
 
