@@ -90,8 +90,10 @@ class Options(usage.Options, AuthOptionMixin):
 
     def postOptions(self) -> None:
         """Build the gateway; nothing listens yet."""
-        from twisted.internet import reactor
+        from twisted.internet import reactor as installed
 
+        reactor = cast("IReactor", installed)
+        go_by_monotonic_time(reactor)  # before anything is built, which may ask what time it is
         # Before the file is read: who changes it from now on shall be heard.
         signal.signal(signal.SIGHUP, Early())
         self.find()
@@ -100,7 +102,7 @@ class Options(usage.Options, AuthOptionMixin):
         self.gateway = assemble(
             self,
             text,
-            cast("IReactor", reactor),
+            reactor,
             rolled_back=text != file,
             manager=manager(os.environ, os.getpid()),
         )
@@ -169,11 +171,9 @@ def makeService(options: Options) -> IService:
     """Give the gateway that *options* have built."""
     from twisted.internet import reactor
 
-    clock = cast("IReactorTime", reactor)
-    go_by_monotonic_time(clock)
     # Where twistd's log goes with --nodaemon, unless told otherwise: who reads it
     # and is stuck shall not hold up traffic.
-    sys.stdout = cast("TextIO", Outflow(STANDARD_OUTPUT, clock))
+    sys.stdout = cast("TextIO", Outflow(STANDARD_OUTPUT, cast("IReactorTime", reactor)))
     assert options.gateway is not None, "postOptions has built it"
     return cast("IService", options.gateway)
 

@@ -121,6 +121,31 @@ def test_sessions_are_ended_when_their_time_is_over(
     gateway.process.wait(WAIT)
 
 
+CLOCK = """
+import os, time
+true = time.time
+time.time = lambda: true() + 3600 * os.path.exists({!r})
+"""
+
+
+def test_a_clock_that_is_set_ends_no_tunnel(
+    serve: Serve, origin: Callable[..., Origin], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour forward, between an octet and the look whether it has been long ago."""
+    forward = tmp_path / "forward"
+    (tmp_path / "sitecustomize.py").write_text(CLOCK.format(str(forward)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    gateway = serve(config='[deadlines]\nidle = "2s"\n' + ALLOW)
+    with tunnel(gateway.port, "127.0.0.1", origin(echo).port) as client:
+        time.sleep(1)
+        assert echoes(client)
+        forward.touch()
+        time.sleep(1.5)
+        assert echoes(client)
+    (session,) = gateway.sessions(1)
+    assert 2 < session["seconds"] < 60
+
+
 def test_without_sessions_it_ends_at_once(serve: Serve) -> None:
     gateway = serve(config=ALLOW)
     terminate(gateway)
