@@ -438,6 +438,9 @@ class _Side:
                 # That was all. What comes now is told anew; what has hung up
                 # was told, and FIN may be what comes next.
                 self.readable = False
+                if board.alone:
+                    self._flush()
+                    return
         self.acts = True
         board.at_end(self)
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from socket import SocketType
@@ -100,6 +101,7 @@ class Switchboard:
         seconds: Gives the time where there is no turn.
         pipes: For splice(2).
         kept: Octets that lines hold in memory, all together.
+        alone: Nothing else has happened in this turn: nobody else will be woken.
         unsent: Octets that bulk may leave unsent in a socket; 0 is up to the kernel.
     """
 
@@ -135,6 +137,7 @@ class Switchboard:
         self._soon: dict[IWatched, None] = {}  # in order, and each once
         self._fresh: set[int] = set()  # watched since the last look at the epoll
         self.kept = 0
+        self.alone = False
         self.unsent = 0
         self._streams = 0.0  # how many move bulk lately
 
@@ -266,8 +269,11 @@ class Switchboard:
         happened = self._epoll.poll(delay, _EVENTS)
         self._turning = True
         self.now = self.seconds()
+        self.alone = len(happened) < 2
         self._fresh.clear()
-        soon, self._soon = self._soon, {}
+        soon: Iterable[IWatched] = ()
+        if self._soon:
+            soon, self._soon = self._soon, {}
         for descriptor, events in happened:
             # Whoever came before in this turn may have had it closed, and even
             # have opened another with its number, which this is not about.
