@@ -63,17 +63,22 @@ class RuleCounters:
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
         if isinstance(event, SessionClosed):
-            self._count(event.rule, event.reports, event.outcome, event.started)
+            self._count(event.rule, event.outcome, event.started)
+            if event.reports:
+                self._report(event.reports, event.outcome, event.started)
         elif isinstance(event, Denied) and event.datagram:
             decision = event.decision
-            self._count(decision.rule, decision.reports, Outcome.DENIED, event.started)
+            self._count(decision.rule, Outcome.DENIED, event.started)
+            self._report(decision.reports, Outcome.DENIED, event.started)
 
-    def _count(
-        self, rule: str | None, reports: Iterable[Report], outcome: Outcome, time: float
-    ) -> None:
-        for each in (rule, *(report.rule for report in reports)):
-            hits = self.hits.get(each) if each is not None else None
-            if hits is not None:  # else a rule that its last sessions have outlived
-                hits.count += 1
-                hits.outcomes[outcome] += 1
-                hits.last = max(time, hits.last or 0.0)
+    def _report(self, reports: Iterable[Report], outcome: Outcome, time: float) -> None:
+        for report in reports:
+            self._count(report.rule, outcome, time)
+
+    def _count(self, rule: str | None, outcome: Outcome, time: float) -> None:
+        hits = self.hits.get(rule) if rule is not None else None
+        if hits is not None:  # else a rule that its last sessions have outlived
+            hits.count += 1
+            hits.outcomes[outcome] += 1
+            if hits.last is None or hits.last < time:
+                hits.last = time

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from socket import SocketType
@@ -96,6 +96,7 @@ class Switchboard:
 
     Attributes:
         reactor: Whose events come to pass while we wait.
+        at_end: See :class:`~socksd.interfaces.ISwitchboard`.
         now: The time of this turn. A clock read for each chunk would cost as
             much as the chunk's own bookkeeping.
         seconds: Gives the time where there is no turn.
@@ -133,7 +134,7 @@ class Switchboard:
         self._running = False
         self._behind: int | None = None  # the reactor's epoll, if it is in ours
         self._acting: list[IActing] = []
-        self._turning = False
+        self.at_end: Callable[[IActing], None] = self._at_end_of_another
         self._soon: dict[IWatched, None] = {}  # in order, and each once
         self._fresh: set[int] = set()  # watched since the last look at the epoll
         self.kept = 0
@@ -211,14 +212,13 @@ class Switchboard:
         self._soon[watched] = None
         self._go_on_soon()
 
-    def at_end(self, acting: IActing) -> None:
-        """Have *acting* act at the end of this turn; or of one that begins at once."""
+    def _at_end_of_another(self, acting: IActing) -> None:
+        """Have *acting* act at the end of a turn that begins at once: it is nobody's now."""
         if not self._running:
             acting.act()
             return
         self._acting.append(acting)
-        if not self._turning:
-            self._go_on_soon()
+        self._go_on_soon()
 
     def transport(
         self,
@@ -267,7 +267,7 @@ class Switchboard:
         if self._soon or self._hauls or self._acting:
             delay = 0
         happened = self._epoll.poll(delay, _EVENTS)
-        self._turning = True
+        self.at_end = self._acting.append  # ten times a session: it has to be a quick one
         self.now = self.seconds()
         self.alone = len(happened) < 2
         self._fresh.clear()
@@ -296,7 +296,7 @@ class Switchboard:
             self._haul()
         if self._acting:
             self._act()
-        self._turning = False
+        self.at_end = self._at_end_of_another
 
     def _act(self) -> None:
         # One that acts may make others do so: of what it reads there is only so much.

@@ -313,6 +313,17 @@ def test_the_kernel_is_told_once_what_may_be_unsent(
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == MIB
 
 
+def put_off(hand: Board, then: Callable[[], object]) -> None:
+    """Do something whenever something is put off to the end of the turn."""
+
+    class Acting(list[IActing]):
+        def append(self, acting: IActing) -> None:
+            then()
+            super().append(acting)
+
+    hand.switchboard._acting = Acting()
+
+
 def test_chatter_is_passed_on_when_all_was_heard(hand: Board) -> None:
     """Whoever is woken finds the octets of all, and is not woken for each."""
     one, other = hand.join(), hand.join()
@@ -321,13 +332,7 @@ def test_chatter_is_passed_on_when_all_was_heard(hand: Board) -> None:
     for joined in (one, other):
         joined.client.sock.send(b"ping")
     arrived: list[int] = []
-    at_end = hand.switchboard.at_end
-
-    def heard(acting: IActing) -> None:
-        arrived.append(len(select(targets, [], [], 0)[0]))
-        at_end(acting)
-
-    hand.switchboard.at_end = heard  # type: ignore[method-assign]  # to look in between
+    put_off(hand, lambda: arrived.append(len(select(targets, [], [], 0)[0])))
     hand.switchboard.doRead()
     assert arrived == [0, 0]
     assert len(select(targets, [], [], 1)[0]) == 2
@@ -532,13 +537,7 @@ def test_fin_may_find_that_the_other_has_reset_meanwhile(hand: Board) -> None:
     joined = hand.join()
     hand.settle()
     joined.client.sock.shutdown(socket.SHUT_WR)
-    at_end = hand.switchboard.at_end
-
-    def heard(acting: IActing) -> None:
-        joined.target.reset()
-        at_end(acting)
-
-    hand.switchboard.at_end = heard  # type: ignore[method-assign]  # to do something in between
+    put_off(hand, joined.target.reset)
     hand.switchboard.doRead()
     assert joined.ended_by is EndedBy.TARGET
 
