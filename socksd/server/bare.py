@@ -147,7 +147,8 @@ class BareEnd(End):
         self.bare = False
         self._carrier = by
         self._board.hand_over(self._descriptor, by)  # type: ignore[arg-type]  # it is both
-        return self._sock, self._true, self._unsent
+        unsent, self._unsent = self._unsent, b""
+        return self._sock, self._true, unsent
 
     def hang_up(self, reason: Failure) -> None:
         """Close a socket that was taken over."""

@@ -52,6 +52,11 @@ def run(
     )
 
 
+def heeds_ctrl_c() -> None:
+    """Undo what a shell does to what runs in the background, in a process that is to start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def wait_for(what: str, probe: Callable[[], T | None], seconds: float = WAIT) -> T:
     """Give the first true answer of *probe*; fail the test after *seconds*."""
     end = time.monotonic() + seconds
@@ -109,6 +114,7 @@ class Gateway:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                preexec_fn=heeds_ctrl_c,
             )
         try:
             self.port = wait_for("the listener", self._listening)

@@ -26,7 +26,16 @@ from socksd.admin.client import ask as ask_socket
 from tests.functional.conftest import Serve
 from tests.functional.dialogue import GREETING, dial, request, take, take_reply, tunnel
 from tests.functional.origins import Origin, echo
-from tests.functional.process import LISTEN, SCRIPTS, WAIT, Gateway, needs, run, wait_for
+from tests.functional.process import (
+    LISTEN,
+    SCRIPTS,
+    WAIT,
+    Gateway,
+    heeds_ctrl_c,
+    needs,
+    run,
+    wait_for,
+)
 from tests.functional.visitors import Visitors
 
 # For who wants to know: how often, and of how many that come all the time.
@@ -173,8 +182,7 @@ def test_who_drains_it_watches_the_last_session_end(
             drain,
             stdout=subprocess.PIPE,
             text=True,
-            # Who runs the tests in the background has had it ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=heeds_ctrl_c,
         )
         assert again.stdout
         assert again.stdout.readline().startswith("draining: 1 sessions are left, cut at ")
