@@ -156,12 +156,16 @@ def socksd(directory: Path, *, config: str | None = None, logged: bool = True) -
     return listening(command, directory, port)
 
 
+def socksd_bare(directory: Path) -> Start:
+    """Start this tree's socksd with nobody who looks on, and else like socksd_observed()."""
+    return socksd(directory, config=UNLOGGED + _login(directory), logged=False)
+
+
 @contextmanager
 def socksd_observed(directory: Path) -> Iterator[Running]:
     """Start this tree's socksd with all that can look on, and a dashboard that is open."""
-    users, port = directory / "users", free_port()
-    set_password(users, "benchmark", "benchmark", cost=4)
-    login = f'[auth]\nauthenticators = ["htpasswd:{users}"]\nanonymous = ["127.0.0.0/8"]\n'
+    port = free_port()
+    login = _login(directory)
     page = f'[dashboard]\nendpoint = "tcp:{port}:interface={HOST}"\nusers = ["benchmark"]\n'
     with socksd(directory, config=POLICY + METRICS + login + page) as server:
         end = time.monotonic() + _START
@@ -171,6 +175,13 @@ def socksd_observed(directory: Path) -> Iterator[Running]:
             time.sleep(0.02)
         with looking(HOST, port, "benchmark", "benchmark"):
             yield server
+
+
+def _login(directory: Path) -> str:
+    """Let one user in to the dashboard, and clients in without a login."""
+    users = directory / "users"
+    set_password(users, "benchmark", "benchmark", cost=4)
+    return f'[auth]\nauthenticators = ["htpasswd:{users}"]\nanonymous = ["127.0.0.0/8"]\n'
 
 
 # -- the peers -----------------------------------------------------------------
@@ -251,7 +262,7 @@ SERVERS = {
     for server in (
         Server("direct", direct),
         Server("socksd", socksd),
-        Server("socksd-bare", partial(socksd, config=UNLOGGED, logged=False)),
+        Server("socksd-bare", socksd_bare),
         Server("socksd-policy", partial(socksd, config=POLICY)),
         Server("socksd-metrics", partial(socksd, config=POLICY + METRICS)),
         Server("socksd-observed", socksd_observed),

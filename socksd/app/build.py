@@ -201,7 +201,12 @@ def build(
     board = parts.take(("switchboard", switched), partial(switchboard_of, reactor, switched))
     deadlines = config.deadlines
     relay: Callable[..., IRelay] = partial(
-        choose, board=board, clock=reactor, idle=deadlines.idle, linger=deadlines.linger
+        choose,
+        board=board,
+        clock=reactor,
+        idle=deadlines.idle,
+        linger=deadlines.linger,
+        made=None if metrics is None else lasting.metrics.relays,
     )
     listening = logs_of(config, lasting, parts, reactor)
     if config.control.socket and pages:
@@ -211,7 +216,6 @@ def build(
         )
     if metrics is not None:
         listening.append(lasting.metrics)
-        relay = lasting.metrics.counting(relay)
         lag = ReactorLag(reactor, lasting.metrics.lag)
         parts.take(("reactor lag",), lambda: Part(lag.start, lag.stop))
         if pages:

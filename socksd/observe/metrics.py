@@ -29,7 +29,7 @@ from socksd.events import (
     ResolveFailed,
     SessionClosed,
 )
-from socksd.interfaces import IEnd, IRelay
+from socksd.interfaces import IRelay
 
 # Upper ends of what times are sorted into, in seconds: from a cached name to a deadline.
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -126,7 +126,8 @@ class Metrics:
     Attributes:
         up: Octets from clients to targets, in sessions that have ended,
         down: and octets from targets to clients.
-        hears: The kinds of events that are counted; it is told of no others.
+        relays: How many have begun, by their class; who makes them counts them.
+        hears: What counts each kind of event; of others it is not told.
         lag: How late the reactor was with what it had to do, see ReactorLag.
     """
 
@@ -139,8 +140,8 @@ class Metrics:
         self._resolved, self._not_resolved = Times(), Times()
         self._connected, self._not_connected = Times(), Times()
         self._failures = dict.fromkeys(ReplyCode, 0)
-        self._relays: Counter[type] = Counter()
-        self._count: dict[type[Event], Callable[..., None]] = {
+        self.relays: Counter[type[IRelay]] = Counter()
+        self.hears: Mapping[type[Event], Callable[..., None]] = {
             LoggedIn: self._login_right,
             LoginRefused: self._login_wrong,
             RequestReceived: self._request,
@@ -150,22 +151,10 @@ class Metrics:
             ConnectFailed: self._connect_failed,
             SessionClosed: self._closed,
         }
-        self.hears = tuple(self._count)
 
     def __call__(self, event: Event) -> None:
         """Observe *event*."""
-        self._count[type(event)](event)
-
-    def counting(self, make: Callable[..., IRelay]) -> Callable[..., IRelay]:
-        """Give what makes the same relays, and counts of which kind they are."""
-        relays = self._relays
-
-        def counted(client: IEnd, target: IEnd, **limits: object) -> IRelay:
-            relay = make(client, target, **limits)
-            relays[type(relay)] += 1
-            return relay
-
-        return counted
+        self.hears[type(event)](event)
 
     def families(self) -> Iterator[Family]:
         """Give all that was counted, as it is now."""
@@ -225,7 +214,7 @@ class Metrics:
             Kind.COUNTER,
             "socksd_relays",
             "Relays begun, by their kind.",
-            {(kind.__name__.lower(),): count for kind, count in self._relays.items()},
+            {(kind.__name__.lower(),): count for kind, count in self.relays.items()},
             ("kind",),
         )
         yield Family(

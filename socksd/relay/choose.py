@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
@@ -39,6 +40,7 @@ def choose(
     idle: float,
     linger: float,
     budget: Budget | None = None,
+    made: Counter[type[IRelay]] | None = None,
 ) -> IRelay:
     """
     Make the relay for two ends, throttled where there is a *budget*.
@@ -46,14 +48,21 @@ def choose(
     A line where there is a *board* and both are plain sockets, else a pump:
     for TLS, which has to pass through Twisted, and for an end that is already
     closing. Unix sockets are plain: all that a line does works on them, too.
+    What was made is counted, by its class, in *made*.
     """
+    relay: IRelay
     if board is not None and _is_plain(client) and _is_plain(target):
         if budget is None:
-            return Line(board, client, target, idle, linger)
-        return ThrottledLine(board, client, target, idle, linger, budget)
-    if budget is None:
-        return Pump(client, target, clock, idle, linger)
-    return ThrottledPump(client, target, clock, idle, linger, budget)
+            relay = Line(board, client, target, idle, linger)
+        else:
+            relay = ThrottledLine(board, client, target, idle, linger, budget)
+    elif budget is None:
+        relay = Pump(client, target, clock, idle, linger)
+    else:
+        relay = ThrottledPump(client, target, clock, idle, linger, budget)
+    if made is not None:
+        made[type(relay)] += 1
+    return relay
 
 
 def _is_plain(end: IEnd) -> bool:

@@ -71,6 +71,21 @@ def test_what_nobody_hears_is_known() -> None:
     assert picky.events == other.events == [RESOLVED]
 
 
+def test_one_that_says_what_is_to_hear_each_kind_has_that_told() -> None:
+    class Sorting(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.opened = Recorder()
+            self.hears = {Resolved: self, SessionOpened: self.opened, SessionClosed: Broken()}
+
+    sorting = Sorting()
+    tell = Observers(sorting)
+    tell(OPENED)
+    tell(RESOLVED)
+    assert tell.hears == {Resolved, SessionOpened, SessionClosed}
+    assert (sorting.events, sorting.opened.events) == ([RESOLVED], [OPENED])
+
+
 def test_ours_hear_all_that_they_look_at() -> None:
     """What an observer says it hears is what its __call__ asks for."""
     for kind in (PeopleLog, AccessLog, Leaks, RuleCounters, Refusals):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -41,6 +42,7 @@ def chosen(
     *,
     with_board: bool = True,
     budget: Budget | None = None,
+    made: Counter[type[IRelay]] | None = None,
 ) -> IRelay:
     return choose(
         client,
@@ -50,6 +52,7 @@ def chosen(
         idle=900.0,
         linger=300.0,
         budget=budget,
+        made=made,
     )
 
 
@@ -63,6 +66,14 @@ def test_with_a_budget_it_is_throttled(
 ) -> None:
     budget = Budget(1000, hand.reactor)
     assert isinstance(chosen(hand, *ends, with_board=with_board, budget=budget), kind)
+
+
+def test_what_was_chosen_is_counted(hand: Board, ends: tuple[End, End]) -> None:
+    made: Counter[type[IRelay]] = Counter()
+    chosen(hand, *ends, made=made)
+    chosen(hand, *ends, made=made)
+    chosen(hand, *ends, with_board=False, made=made)
+    assert made == {Line: 2, Pump: 1}
 
 
 def test_without_a_switchboard_it_is_a_pump(hand: Board, ends: tuple[End, End]) -> None:
