@@ -41,6 +41,7 @@ from zope.interface import implementer
 from socksd.interfaces import IActing, ISwitchboard, IWatched, SocketName
 from socksd.relay.accepting import Accept, Accepting
 from socksd.relay.pipes import Pipes, affordable
+from socksd.relay.polling import Polling
 from socksd.relay.switched import Switched, TCPAddress
 
 _ALL = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
@@ -143,11 +144,13 @@ class Switchboard:
         self.alone = False
         self.unsent = 0
         self._streams = 0.0  # how many move bulk lately
+        self._hauled = False  # in the last turn
 
     def start(self) -> None:
         """Begin; not before the process has forked, for the child would share the epoll."""
         self.pipes = self._given or Pipes(affordable())
         self._epoll = select.epoll()
+        self._polling = Polling(self._epoll, _EVENTS)
         # Another switchboard, in tests, may be in front of the reactor already.
         if isinstance(self.reactor, EPollReactor) and "doIteration" not in vars(self.reactor):
             self._behind = self.reactor._poller.fileno()
@@ -268,7 +271,8 @@ class Switchboard:
         """Wait for *delay* seconds at most; then what has happened, and some bulk."""
         if self._soon or self._hauls or self._acting:
             delay = 0
-        happened = self._epoll.poll(delay, _EVENTS)
+        happened = self._polling.wait(delay, bulk=self._hauled)
+        self._hauled = False
         self.at_end = self._acting.append  # ten times a session: it has to be a quick one
         self.now = self.seconds()
         self.alone = len(happened) < 2
@@ -321,6 +325,7 @@ class Switchboard:
         self._go_on_soon()
 
     def _haul(self) -> None:
+        self._hauled = True
         self._streams = max(len(self._hauls), self._streams * _FADE)
         self.unsent = unsent(int(self._streams))
         left = _TURN

@@ -115,6 +115,23 @@ class Tunnel:
         self.board.remove(self)
 
 
+def test_how_to_wait_depends_on_what_was_moved(
+    board: Switchboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the rest of it waits for the next turn."""
+    waits: list[bool] = []
+
+    def wait(delay: float | None, *, bulk: bool) -> list[tuple[int, int]]:
+        waits.append(bulk)
+        return []
+
+    monkeypatch.setattr(board._polling, "wait", wait)
+    Load(board, 12 * MIB, [])  # two turns of it
+    for _ in range(4):
+        board.doRead()
+    assert waits == [False, True, True, False]
+
+
 def test_it_is_a_reader_of_the_reactor(board: Switchboard, reactor: HandReactor) -> None:
     assert verifyObject(IReadDescriptor, board)
     assert verifyObject(ISwitchboard, board)
