@@ -251,6 +251,7 @@ def build(
             idle=deadlines.idle,
             ports=config.udp.ports,
             reassemble=config.udp.fragments,
+            sources=config.route[DIRECT].source if DIRECT in config.route else (),
             unasked=any(rule.unasked for rule in policy.rules),
         ),
         advertise=config.udp.advertise,

@@ -13,8 +13,8 @@ system does not take at once is dropped, as a router would.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from errno import EADDRINUSE
+from collections.abc import Callable, Sequence
+from errno import EADDRINUSE, ENETUNREACH
 from functools import partial
 from ipaddress import IPv4Address, ip_address
 from secrets import randbelow
@@ -166,6 +166,7 @@ def associate(
     ports: range | None,
     reassemble: bool,
     unasked: bool,
+    sources: Sequence[IPAddress] = (),
 ) -> IAssociation:
     """
     Make the relay of an association, with a socket at the address that *client* has connected to.
@@ -181,6 +182,9 @@ def associate(
         reassemble: Whether fragments are put together, or dropped.
         unasked: Whether *targets* is asked about who sends without having been
             sent to; else that is dropped.
+        sources: The addresses to send to targets from, one of a family at
+            most: to a family that has none, nothing is sent. Without any the
+            system chooses.
 
     Raises:
         OSError: There is no socket or port to be had.
@@ -199,6 +203,7 @@ def associate(
             idle=idle,
             reassemble=reassemble,
             unasked=unasked,
+            sources=sources,
         )
     except BaseException:
         sock.close()
@@ -232,6 +237,7 @@ class Association:
         idle: float,
         reassemble: bool,
         unasked: bool,
+        sources: Sequence[IPAddress],
     ) -> None:
         self.up = 0
         self.down = 0
@@ -251,6 +257,7 @@ class Association:
         self._reassemble = reassemble
         self._unasked = unasked
         self._fragments = Reassembly()
+        self._own = {_family(source): source for source in sources}
         self._sockets: dict[int, socket] = {}  # towards targets, by family
         self._targets: OrderedDict[bytes, _Target | None] = OrderedDict()  # None: denied
         self._sources: dict[Any, _Target] = {}  # the same, by where answers come from
@@ -479,7 +486,7 @@ class Association:
         family = _family(address)
         sock = self._sockets.get(family)
         if sock is None:
-            sock = self._sockets[family] = _opened(family)
+            sock = self._sockets[family] = self._towards(family)
             ear = _Ear(self, lambda: self._from_targets(sock))
             self._watching.watch_reading(sock.fileno(), ear)
         to = _spelled(address, port)
@@ -529,11 +536,30 @@ class Association:
     def _reaches(self, address: IPAddress) -> bool:
         """Say whether there is a route to *address*: connecting for UDP asks no more than that."""
         try:
-            with socket(_family(address), SOCK_DGRAM) as probe:
+            with self._towards(_family(address)) as probe:
                 probe.connect((str(address), 9))
         except OSError:
             return False
         return True
+
+    def _towards(self, family: int) -> socket:
+        """
+        Open a socket that sends to targets of a family.
+
+        Raises:
+            OSError: There is none to be had, or no address to send from.
+        """
+        sock = _opened(family)
+        try:
+            if self._own:
+                if family not in self._own:
+                    # From another address it would get around what the sources are there for.
+                    raise OSError(ENETUNREACH, "no source address of this family")
+                sock.bind(_spelled(self._own[family], 0))
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
     # -- from targets --------------------------------------------------------
 

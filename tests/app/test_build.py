@@ -348,6 +348,8 @@ def test_a_route_has_its_source(
     assert set(runtime.routes) == ({"second"} if second else set())
     if second:
         assert dialled_from(runtime.routes["second"], reactor, "198.51.100.1") == second
+    associate: Any = runtime.associate
+    assert [str(each) for each in associate.keywords["sources"]] == ([direct[0]] if direct else [])
 
 
 def test_a_source_that_this_host_does_not_have_is_a_problem(

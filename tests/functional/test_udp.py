@@ -36,6 +36,7 @@ class Echo:
         self.sock.settimeout(0.1)
         self.port: int = self.sock.getsockname()[1]
         self.got: list[bytes] = []
+        self.askers: set[str] = set()
         self._over = False
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -47,6 +48,7 @@ class Echo:
             except TimeoutError:
                 continue
             self.got.append(octets)
+            self.askers.add(source[0])
             self.sock.sendto(b"echo:" + octets, source)
 
     def close(self) -> None:
@@ -116,6 +118,16 @@ def test_rules_decide_about_each_target(serve: Serve, tmp_path: Path) -> None:
         with tunnel(gateway.port, b"why.socksd", 80) as sock:
             sock.sendall(b"GET / HTTP/1.1\r\nAccept: text/plain\r\n\r\n")
             assert f"127.0.0.1:{denied.port}  rule default".encode() in take_all(sock)
+
+
+def test_a_target_sees_the_source_of_the_direct_route(serve: Serve) -> None:
+    with echoing() as target, echoing("::1") as other:
+        gateway = serve(config=f'{OPEN}[route.direct]\nsource = ["127.0.0.9"]\n')
+        with Association(gateway.port) as association:
+            association.send("::1", other.port, b"by no family of ours")
+            assert association.ask("127.0.0.1", target.port, b"whence") == b"echo:whence"
+        assert (target.askers, other.askers) == ({"127.0.0.9"}, set())
+        gateway.logged("session 1 datagrams dropped: unsent=1")
 
 
 def test_who_may_not_associate_is_told_so(serve: Serve) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -134,6 +134,7 @@ class World:
         ports: range | None = None,
         reassemble: bool = True,
         unasked: bool = False,
+        sources: Sequence[IPAddress] = (),
     ) -> Association:
         self.transport = FakeTransport(self.end, host=host or IPv4Address("TCP", "127.0.0.1", 1080))
         made = associate(
@@ -146,6 +147,7 @@ class World:
             ports=ports,
             reassemble=reassemble,
             unasked=unasked,
+            sources=sources,
         )
         assert isinstance(made, Association)
         self.association = made
@@ -267,6 +269,31 @@ def test_targets_of_both_families_share_an_association(world: World) -> None:
     for target, source in zip(targets, sources, strict=False):
         world.answer(target, b"a", source)
         assert client.payloads() == [framed(target, b"a")]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_datagrams_leave_from_the_source_of_their_family(world: World, version: int) -> None:
+    own = {4: "127.0.0.9", 6: "::1"}[version]
+    world.begin(sources=[ip_address(own)])
+    client, target = world.far(), world.far(HERE[version])
+    world.send(client, target, b"question")
+    ((payload, source),) = target.taken()
+    assert (payload, source[0]) == (b"question", own)
+    world.answer(target, b"the answer", source)
+    assert client.payloads() == [framed(target, b"the answer")]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_nothing_leaves_by_a_family_without_a_source(world: World, version: int) -> None:
+    """Where others have one; and of a name's addresses one of such a family is not chosen."""
+    world.begin(sources=[ip_address(HERE[10 - version])])
+    client, target = world.far(), world.far(HERE[version])
+    world.send(client, target, b"lost")
+    assert target.taken() == []
+    (reaches,) = world.judge.ways
+    assert not reaches(ip_address(HERE[version]))
+    assert reaches(ip_address(HERE[10 - version]))
+    assert world.drops() == {Drop.UNSENT: 1}
 
 
 def test_a_name_is_found_once_and_its_answers_come_from_an_address(world: World) -> None:
